@@ -1,0 +1,57 @@
+"""What a family of networks offers to the rest of the program."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self
+
+from torch import Tensor
+
+from lkspace.space.architecture import Architecture
+
+Form = Literal["train", "deploy", "folded"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one part of a network for one image.
+
+    part: where, as a state-dict prefix ("stages.2"); kind: what ("large kernel", "re-param kernel", "pointwise",
+    "ffn", "stem", "transition", "norm", "head"); params: learned numbers; macs: multiply-adds.
+    """
+
+    part: str
+    kind: str
+    params: int
+    macs: int
+
+
+class Network(Protocol):
+    """A built network: an `nn.Module` in train form with these methods beside."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (n, 3, h, w) -> logits (n, classes)."""
+        ...
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """x: (n, 3, h, w) -> one map (n, C_s, h_s, w_s) per stage, before the final norm."""
+        ...
+
+    def deploy(self, fold_batch_norms: bool = False) -> Self:
+        """Merge in place and return self; a second call changes nothing."""
+        ...
+
+
+class Family(Protocol):
+    """A class of networks, entered into `lkspace.registry.families`; called with an architecture it builds one."""
+
+    references: Mapping[str, Architecture]
+
+    def __call__(self, architecture: Architecture, *, classes: int = 1000, drop_path: float = 0.0) -> Network:
+        """The network in train form, initialised from torch's global generator."""
+        ...
+
+    def costs(
+        self, architecture: Architecture, *, size: int | tuple[int, int], classes: int, form: Form
+    ) -> list[Cost]:
+        """Costs of all parts by arithmetic, without building anything; "folded": every batch norm folded."""
+        ...

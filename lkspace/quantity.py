@@ -1,0 +1,70 @@
+"""Numbers with units as people write them: `latency<=5ms`, `params<=2M`, `accuracy>=80%`."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from lkspace.errors import UserError
+
+# Factor from a suffix to the score's own unit: latency is in ms, counts are plain, accuracy is a fraction.
+_SUFFIXES = {
+    "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
+    "count": {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9},
+    "fraction": {"": 1.0, "%": 1e-2},
+}
+_KINDS = {"latency": "latency", "accuracy": "fraction"}
+_BOUND = re.compile(r"\s*([a-z_]+)\s*(<=|>=)\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A constraint on a score, in the score's own unit (latency ms; FLOPs, params counts; accuracy a fraction)."""
+
+    name: str
+    relation: Literal["<=", ">="]
+    value: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`NAME<=VALUE[UNIT]`; UserError that says what was expected otherwise. A unit is required for latency."""
+        match = _BOUND.fullmatch(text)
+        if match is None:
+            raise UserError(
+                f"constraint {text!r}: expected NAME<=VALUE or NAME>=VALUE, as in 'latency<=5ms' or 'params<=2M'"
+            )
+        name, relation, number, suffix = match.groups()
+        factors = _SUFFIXES[_KINDS.get(name, "count")]
+        if suffix not in factors:
+            allowed = ", ".join(repr(s) if s else "no unit" for s in factors)
+            raise UserError(f"constraint {text!r}: unit {suffix!r} of {name} must be one of {allowed}")
+        try:
+            value = float(number)
+        except ValueError:
+            raise UserError(f"constraint {text!r}: {number!r} is not a number") from None
+        return cls(name, "<=" if relation == "<=" else ">=", value * factors[suffix])
+
+    def holds(self, value: float) -> bool:
+        """Whether the value keeps the bound; NaN never does."""
+        return value <= self.value if self.relation == "<=" else value >= self.value
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.relation}{human(self.value, unit_of(self.name)).replace(' ', '')}"
+
+
+def unit_of(name: str) -> str:
+    """Unit that a score's bounds are kept in, as `human` takes it; "" for counts."""
+    return {"latency": "ms", "accuracy": "%"}.get(name, "")
+
+
+def human(value: float, unit: str = "") -> str:
+    """Three significant digits for a person: 15353525248 -> "15.4 G", 0.00421 "ms" -> "4.21 us", 0.8 "%" -> "80.0 %"."""
+    if unit == "%":
+        return f"{100 * value:.1f} %"
+    if unit == "ms":
+        for factor, name in ((1e3, "s"), (1.0, "ms"), (1e-3, "us")):
+            if abs(value) >= factor or name == "us":
+                return f"{value / factor:.3g} {name}"
+    for factor, name in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {name}{unit}"
+    return f"{value:.3g} {unit}".strip()
