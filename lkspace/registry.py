@@ -62,4 +62,6 @@ class Registry(Generic[T]):
 families: Registry[Any] = Registry("family", "lkspace.nets", "lkspace.families")  # lkspace.nets.family.Family
 scores: Registry[Any] = Registry("score", "lkspace.scores", "lkspace.scores")  # lkspace.scores.score.Score
 samplers: Registry[Any] = Registry("sampler", "lkspace.search", "lkspace.samplers")  # lkspace.search.samplers.make
-exporters: Registry[Any] = Registry("export target", "lkspace.export", "lkspace.exporters")  # lkspace.export.target.Target
+exporters: Registry[Any] = Registry(
+    "export target", "lkspace.export", "lkspace.exporters"
+)  # lkspace.export.target.Target

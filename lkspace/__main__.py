@@ -1,0 +1,7 @@
+"""`python -m lkspace` is the command line too."""
+
+import sys
+
+from lkspace.cli import main
+
+sys.exit(main())

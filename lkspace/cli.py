@@ -1,0 +1,272 @@
+"""The commands: parse, call one public function, print. Nothing is computed here.
+
+A user's mistake is one line on stderr and exit code 2, a run that failed one line and exit code 1, a bug a
+traceback. Heavy imports stand inside the commands, so that `lkspace --help` is immediate.
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+import lkspace
+from lkspace.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from lkspace.study import Study
+
+app = typer.Typer(
+    help="Search large-kernel convolutional networks for accuracy, FLOPs and latency on your hardware.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+space_app = typer.Typer(help="Look at search spaces.", no_args_is_help=True)
+app.add_typer(space_app, name="space")
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, its name under runs/, or a storage URL.")]
+DEFAULT_SPACE = "replknet-tiny"
+
+
+@app.command()
+def search(
+    space: Annotated[str, typer.Option(help="A shipped space's name or a YAML file.")] = DEFAULT_SPACE,
+    data: Annotated[
+        str, typer.Option(help="digits | folder:PATH | cifar10:PATH | cifar100:PATH | npz:PATH")
+    ] = "digits",
+    budget: Annotated[int, typer.Option(min=1, help="How many candidates are tried in all.")] = 20,
+    objectives: Annotated[str, typer.Option(help="Scores to trade off, comma-separated.")] = "accuracy,flops,latency",
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(help="A bound such as 'latency<=5ms' or 'params<=2M'; may be repeated."),
+    ] = None,
+    sampler: Annotated[str, typer.Option(help="random | nsga2 | tpe | gp")] = "nsga2",
+    seed: Annotated[int, typer.Option(min=0, help="Decides data, weights and order of candidates.")] = 0,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/SPACE")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="URL of another Optuna storage.", show_default="SQLite in the run's folder"),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time.", show_default="one a core, one a GPU")
+    ] = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Threads of one trial.", show_default="1")] = None,
+    gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="GPUs of one trial; a fraction shares one.")] = 0.0,
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default="this machine")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Length of the proxy training.")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Batch of the proxy training.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate of the proxy training.")] = None,
+    latency_batch: Annotated[int, typer.Option(min=1, help="Images a timed pass holds.")] = 1,
+    latency_dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the timed pass.")
+    ] = "float32",
+    latency_threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the timed pass.", show_default="1")
+    ] = None,
+) -> None:
+    """Search a space; the same command continues an interrupted run, a larger --budget extends it."""
+    from lkspace import search as searching
+    from lkspace.report import front_table, write_page
+    from lkspace.space.search_space import SearchSpace
+
+    _reject_unusable_numbers(rate)
+    console = Console(stderr=True)
+    folder = run if run is not None else Path("runs") / Path(space).stem
+    study = searching.run(
+        SearchSpace.load(space),
+        budget=budget,
+        objectives=[name.strip() for name in objectives.split(",")],
+        constraints=constraint or [],
+        data=data,
+        overrides=_given(
+            epochs=epochs,
+            batch=batch,
+            rate=rate,
+            latency_batch=latency_batch,
+            latency_dtype=latency_dtype,
+            latency_threads=latency_threads,
+            threads=cpus_per_trial,
+        ),
+        sampler=sampler,
+        seed=seed,
+        folder=folder,
+        storage=storage,
+        concurrency=concurrency,
+        gpus_per_trial=gpus_per_trial,
+        address=address,
+        command=shlex.join(["lkspace", *sys.argv[1:]]),
+        console=console,
+    )
+    page = write_page(study, folder / "front.html")
+    Console().print(front_table(study))
+    console.print(f"\nThe front to look at: {page}")
+    console.print(f"One candidate: lkspace show {shlex.quote(str(folder))} NUMBER")
+
+
+@app.command()
+def front(
+    run: Run,
+    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values of the front.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="JSON of the front, with the architectures.")] = False,
+    page: Annotated[Path | None, typer.Option(help="Write the page to look at to this file.")] = None,
+) -> None:
+    """Print the Pareto front of a run, finished or not."""
+    from lkspace import report
+
+    if csv and json_:
+        raise UserError("--csv and --json exclude each other: give one of them")
+    study = _study(run)
+    if page is not None:
+        report.write_page(study, page)
+    if csv:
+        print(report.front_csv(study), end="")
+    elif json_:
+        print(report.front_json(study))
+    else:
+        Console().print(report.front_table(study))
+
+
+@app.command()
+def show(run: Run, trial: Annotated[int, typer.Argument(metavar="TRIAL", help="The candidate's number.")]) -> None:
+    """Print one candidate and what its numbers are made of."""
+    from lkspace.report import candidate_text
+
+    print(candidate_text(_study(run), trial))
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN|NAME", help="A run, or a published model such as replknet-31b.")],
+    trial: Annotated[int | None, typer.Argument(metavar="[TRIAL]", help="The candidate's number in the run.")] = None,
+    to: Annotated[str, typer.Option(help="json | replknet")] = "json",
+    form: Annotated[
+        Literal["train", "deploy"], typer.Option(help="With batch norms and branches, or merged.")
+    ] = "deploy",
+    out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="export/NAME")] = None,
+) -> None:
+    """Take one network away, in a form that another library loads."""
+    from lkspace import export as exporting
+
+    written = (
+        exporting.export_reference(run, to, form=form, folder=out)
+        if trial is None
+        else exporting.export_trial(_study(run), trial, to, form=form, folder=out)
+    )
+    print(written)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what works here: versions, devices, the operator, whether latency can be measured."""
+    from lkspace.doctor import report_text
+
+    print(report_text())
+
+
+@space_app.command("list")
+def list_spaces() -> None:
+    """Print the names of the spaces that come with lkspace."""
+    from lkspace.space import shipped
+
+    print("\n".join(shipped()))
+
+
+@space_app.command()
+def describe(space: Annotated[str, typer.Argument(help="Name or YAML file.")] = DEFAULT_SPACE) -> None:
+    """Print the choices, the size, the constraints and the reference points of a space."""
+    from lkspace.space import describe as text_of
+    from lkspace.space.search_space import SearchSpace
+
+    print(text_of(SearchSpace.load(space)))
+
+
+@space_app.command()
+def sample(
+    space: Annotated[str, typer.Argument(help="Name or YAML file.")] = DEFAULT_SPACE,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many architectures.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random generator.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Print architectures drawn uniformly from a space."""
+    import numpy as np
+
+    from lkspace.space.search_space import SearchSpace
+
+    drawn, rng = SearchSpace.load(space), np.random.default_rng(seed)
+    for _ in range(count):
+        architecture = drawn.sample(rng)
+        print(architecture.to_json() if json_ else f"{architecture.id}  {architecture}")
+
+
+@space_app.command()
+def check(space: Annotated[str, typer.Argument(help="Name or YAML file.")]) -> None:
+    """Read a space as a search would, and print what is worth knowing before one."""
+    from lkspace.space import check as remarks_on
+
+    print("\n".join(remarks_on(space)))
+
+
+def _reject_unusable_numbers(rate: float | None) -> None:
+    if rate is not None and not 0 < rate < float("inf"):
+        raise UserError(f"--rate {rate}: expected a positive learning rate such as 0.006")
+
+
+def _given(**options: object) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _study(run: str) -> "Study":
+    """A folder or URL as given; a bare name is looked for under runs/ as well."""
+    from lkspace.study import Study
+
+    named = Path("runs") / run
+    return Study.open(str(named) if not Path(run).exists() and named.is_dir() else run)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"lkspace {lkspace.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 good, 1 the run failed, 2 a wrong call, 130 interrupted."""
+    try:
+        return int(app(args=arguments, prog_name="lkspace", standalone_mode=False) or 0)
+    except (UserError, typer.TyperException) as error:
+        return _failure(error, 2)
+    except RunError as error:
+        return _failure(error, 1)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `lkspace front RUN | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _failure(error: Exception, code: int) -> int:
+    message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    if message.startswith("Usage:"):  # called with nothing: the help is the answer
+        print(message, file=sys.stderr)
+        return code
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
