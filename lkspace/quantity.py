@@ -57,7 +57,7 @@ def unit_of(name: str) -> str:
 
 
 def human(value: float, unit: str = "") -> str:
-    """Three significant digits for a person: 15353525248 -> "15.4 G", 0.00421 "ms" -> "4.21 us", 0.8 "%" -> "80.0 %"."""
+    """Three digits for a person: 15353525248 -> "15.4 G", 0.00421 "ms" -> "4.21 us", 0.8 "%" -> "80.0 %"."""
     if unit == "%":
         return f"{100 * value:.1f} %"
     if unit == "ms":

@@ -1,0 +1,74 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lkspace.errors import UserError
+from lkspace.quantity import Bound, human
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("latency<=5ms", Bound("latency", "<=", 5.0)),
+        ("latency <= 500us", Bound("latency", "<=", 0.5)),
+        ("latency<=0.02s", Bound("latency", "<=", 20.0)),
+        ("params<=2M", Bound("params", "<=", 2e6)),
+        ("flops<=300M", Bound("flops", "<=", 3e8)),
+        ("flops>=1e3", Bound("flops", ">=", 1000.0)),
+        ("accuracy>=80%", Bound("accuracy", ">=", 0.8)),
+        ("accuracy>=0.8", Bound("accuracy", ">=", 0.8)),
+    ],
+)
+def test_a_bound_is_kept_in_the_unit_of_its_score(text: str, expected: Bound) -> None:
+    bound = Bound.parse(text)
+    assert (bound.name, bound.relation) == (expected.name, expected.relation)
+    assert bound.value == pytest.approx(expected.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("latency<5ms", "NAME<=VALUE"),
+        ("latency<=5", "'ms'"),
+        ("latency<=5M", "'ms'"),
+        ("params<=2ms", "'M'"),
+        ("flops<=1.2.3M", "not a number"),
+        ("", "NAME<=VALUE"),
+        ("flops<=nan", "NAME<=VALUE"),
+    ],
+)
+def test_a_wrong_bound_says_what_was_expected(text: str, word: str) -> None:
+    with pytest.raises(UserError, match=word.replace("(", r"\(")):
+        Bound.parse(text)
+
+
+def test_nan_keeps_no_bound_and_the_edge_is_inside() -> None:
+    bound = Bound("latency", "<=", 5.0)
+    assert bound.holds(5.0)
+    assert not bound.holds(math.nan)
+    assert not Bound("accuracy", ">=", 0.5).holds(math.nan)
+
+
+@given(st.sampled_from(["latency", "params", "flops", "accuracy"]), st.sampled_from(["<=", ">="]), st.integers(1, 999))
+def test_a_bound_as_text_reads_back_as_itself(name: str, relation: str, value: int) -> None:
+    bound = Bound(name, relation, value / 10)  # type: ignore[arg-type]
+    again = Bound.parse(str(bound))
+    assert (again.name, again.relation) == (name, relation)
+    assert again.value == pytest.approx(bound.value, rel=6e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (15353525248, "", "15.4 G"),
+        (999, "", "999"),
+        (0.00421, "ms", "4.21 us"),
+        (5, "ms", "5 ms"),
+        (1234, "ms", "1.23 s"),
+        (0.8012, "%", "80.1 %"),
+    ],
+)
+def test_three_digits_are_what_a_person_reads(value: float, unit: str, text: str) -> None:
+    assert human(value, unit) == text
