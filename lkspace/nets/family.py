@@ -50,8 +50,6 @@ class Family(Protocol):
         """The network in train form, initialised from torch's global generator."""
         ...
 
-    def costs(
-        self, architecture: Architecture, *, size: int | tuple[int, int], classes: int, form: Form
-    ) -> list[Cost]:
+    def costs(self, architecture: Architecture, *, size: int | tuple[int, int], classes: int, form: Form) -> list[Cost]:
         """Costs of all parts by arithmetic, without building anything; "folded": every batch norm folded."""
         ...

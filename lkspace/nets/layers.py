@@ -1,0 +1,161 @@
+"""The layers that families share: convolution with batch norm, large kernel with re-param kernel, drop path.
+
+Beside them stands what they cost and how their batch norms are folded. Re-parameterisation as in RepLKNet
+(Ding et al., CVPR 2022, section 3, guideline 3; appendix A), names as in the authors' release.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lkspace.kernels import depthwise_conv2d
+from lkspace.nets.family import Form
+
+# Learned numbers per output channel beside a convolution's weights: scale and shift of its batch norm, or a bias.
+BESIDE_WEIGHTS: dict[Form, int] = {"train": 2, "deploy": 2, "folded": 1}
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """Depthwise convolution with an odd square kernel, stride 1 and same padding, by the project's operator.
+
+    An `nn.Conv2d` in everything else: weight (C, 1, K, K), optional bias (C,), initial values.
+    """
+
+    def __init__(self, channels: int, kernel: int, bias: bool = False) -> None:
+        super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """input: (n, C, h, w) -> the same shape and memory format."""
+        return depthwise_conv2d(input, self.weight, self.bias)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., 2016): in training, zeroes a sample with `rate`, scales up the others."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (n, ...) -> the same shape."""
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * mask / keep
+
+    def extra_repr(self) -> str:
+        """The rate, for `print(network)`."""
+        return f"rate={self.rate:.3f}"
+
+
+class LargeKernel(nn.Module):
+    """Depthwise K x K convolution and, while it trains, a parallel small one; each with its batch norm.
+
+    Train form: `lkb_origin` and, if `reparam` is given, `small_conv`. Merged: `lkb_reparam` in their place.
+    """
+
+    def __init__(self, channels: int, kernel: int, reparam: int | None) -> None:
+        super().__init__()
+        self.lkb_reparam: DepthwiseConv2d | None = None
+        self.lkb_origin: nn.Sequential | None = conv_bn(DepthwiseConv2d(channels, kernel))
+        self.small_conv: nn.Sequential | None = None
+        if reparam is not None:
+            self.small_conv = conv_bn(DepthwiseConv2d(channels, reparam))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (n, C, h, w) -> the same shape."""
+        if self.lkb_origin is None:
+            assert self.lkb_reparam is not None
+            return self.lkb_reparam(x)  # type: ignore[no-any-return]
+        large: Tensor = self.lkb_origin(x)
+        return large if self.small_conv is None else large + self.small_conv(x)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Replace both branches by one convolution with bias: the same function in eval mode. Idempotent."""
+        if self.lkb_origin is None:
+            return
+        weight, bias = _folded(self.lkb_origin)
+        if self.small_conv is not None:
+            small, small_bias = _folded(self.small_conv)
+            margin = (weight.shape[-1] - small.shape[-1]) // 2
+            weight, bias = weight + F.pad(small, [margin] * 4), bias + small_bias
+        convolution: DepthwiseConv2d = self.lkb_origin.conv  # type: ignore[assignment]
+        _set(convolution, weight, bias)
+        self.lkb_reparam, self.lkb_origin, self.small_conv = convolution, None, None
+
+
+def conv_bn(convolution: nn.Conv2d, activation: nn.Module | None = None) -> nn.Sequential:
+    """`conv`, `bn` and, if given, `nonlinear`, under these names."""
+    layers = nn.Sequential()
+    layers.add_module("conv", convolution)
+    layers.add_module("bn", nn.BatchNorm2d(convolution.out_channels))
+    if activation is not None:
+        layers.add_module("nonlinear", activation)
+    return layers
+
+
+@torch.no_grad()
+def fold_batch_norm(layers: nn.Sequential) -> None:
+    """Fold the batch norm of a `conv_bn` into its convolution, which gets a bias. Idempotent."""
+    if hasattr(layers, "bn"):
+        _set(layers.conv, *_folded(layers))  # type: ignore[arg-type]
+        del layers.bn
+
+
+@torch.no_grad()
+def fold_norm_before(norm: nn.Module, linear: nn.Conv2d | nn.Linear) -> nn.Module:
+    """Fold a batch norm into the 1x1 convolution or linear layer that follows it; returns what takes its place.
+
+    Exact because nothing between them is padded or non-linear. The layer needs a bias. Idempotent: anything
+    but a batch norm is returned as it is.
+    """
+    if not isinstance(norm, nn.BatchNorm2d):
+        return norm
+    assert linear.bias is not None
+    scale, shift = _affine(norm)
+    weight = linear.weight.double().flatten(1)
+    _set(linear, (weight * scale).view_as(linear.weight), linear.bias.double() + weight @ shift)
+    return nn.Identity()
+
+
+def convolution_cost(
+    inputs: int, outputs: int, kernel: int, pixels: int, form: Form, groups: int = 1
+) -> tuple[int, int]:
+    """(params, macs) of a convolution with its batch norm, or its bias if folded, for `pixels` of output."""
+    weights = outputs * (inputs // groups) * kernel * kernel
+    return weights + BESIDE_WEIGHTS[form] * outputs, weights * pixels
+
+
+def large_kernel_costs(
+    channels: int, kernel: int, reparam: int | None, pixels: int, form: Form
+) -> list[tuple[str, int, int]]:
+    """(kind, params, macs) of a `LargeKernel`'s branches; the merged convolution has a bias, no batch norm."""
+    branches: Form = "train" if form == "train" else "folded"
+    costs = [("large kernel", *convolution_cost(channels, channels, kernel, pixels, branches, groups=channels))]
+    if reparam is not None and form == "train":
+        small = convolution_cost(channels, channels, reparam, pixels, form, groups=channels)
+        costs.append(("re-param kernel", *small))
+    return costs
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift, float64, that the batch norm applies per channel in eval mode."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale, norm.bias.double() - norm.running_mean.double() * scale
+
+
+def _folded(layers: nn.Sequential) -> tuple[Tensor, Tensor]:
+    """Weight and bias, float64, of one convolution equal to a bias-free `conv_bn` in eval mode."""
+    scale, shift = _affine(layers.bn)  # type: ignore[arg-type]
+    return layers.conv.weight.double() * scale.view(-1, 1, 1, 1), shift  # type: ignore[operator, union-attr]
+
+
+def _set(layer: nn.Conv2d | nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    """Give the layer new values in the dtype, memory format and gradient setting it has."""
+    old = layer.weight
+    layer.weight = nn.Parameter(torch.empty_like(old).copy_(weight), requires_grad=old.requires_grad)
+    layer.bias = nn.Parameter(bias.to(old.dtype), requires_grad=old.requires_grad)

@@ -1,0 +1,301 @@
+"""RepLKNet as published: Ding et al., "Scaling Up Your Kernels to 31x31", CVPR 2022, section 4.1 and figure 4.
+
+State-dict names, order of construction (so that a seed gives the same initial weights) and merged form are those
+of the authors' release. Beyond it: re-param kernel and shortcut per stage, stem stride 2 or 1, folded norms.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from lkspace.errors import UserError
+from lkspace.nets.family import Cost, Form
+from lkspace.nets.layers import (
+    DepthwiseConv2d,
+    DropPath,
+    LargeKernel,
+    conv_bn,
+    convolution_cost,
+    fold_batch_norm,
+    fold_norm_before,
+    large_kernel_costs,
+)
+from lkspace.registry import families
+from lkspace.space.architecture import Architecture
+
+# Strides of the stem's four convolutions by its total stride. For small images the last one gives up its stride
+# first, so that the whole stem runs at the resolution that the first stage sees.
+_STEM_STRIDES = {4: (2, 1, 1, 2), 2: (2, 1, 1, 1), 1: (1, 1, 1, 1)}
+
+
+class RepLKBlock(nn.Module):
+    """Batch norm, 1x1 up to `hidden`, large kernel, ReLU, 1x1 down; plus the input if there is a shortcut.
+
+    Without a shortcut there is no drop path either: it would wipe out the sample.
+    """
+
+    def __init__(
+        self, channels: int, hidden: int, kernel: int, reparam: int | None, shortcut: bool, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.shortcut = shortcut
+        self.pw1 = conv_bn(nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU())
+        self.pw2 = conv_bn(nn.Conv2d(hidden, channels, 1, bias=False))
+        self.large_kernel = LargeKernel(hidden, kernel, reparam)
+        self.lk_nonlinear = nn.ReLU()
+        self.prelkb_bn: nn.Module = nn.BatchNorm2d(channels)
+        self.drop_path = DropPath(drop_path if shortcut else 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (n, C, h, w) -> the same shape."""
+        out: Tensor = self.drop_path(self.pw2(self.lk_nonlinear(self.large_kernel(self.pw1(self.prelkb_bn(x))))))
+        return x + out if self.shortcut else out
+
+    def fold(self) -> None:
+        """Fold all batch norms but the large kernel's, which merging takes away. Idempotent."""
+        fold_batch_norm(self.pw1)
+        fold_batch_norm(self.pw2)
+        self.prelkb_bn = fold_norm_before(self.prelkb_bn, self.pw1.conv)  # type: ignore[arg-type]
+
+    @staticmethod
+    def costs(
+        channels: int, hidden: int, kernel: int, reparam: int | None, pixels: int, form: Form
+    ) -> Iterator[tuple[str, int, int]]:
+        """(kind, params, macs) of each part."""
+        if form != "folded":
+            yield "norm", 2 * channels, 0
+        yield "pointwise", *convolution_cost(channels, hidden, 1, pixels, form)
+        yield from large_kernel_costs(hidden, kernel, reparam, pixels, form)
+        yield "pointwise", *convolution_cost(hidden, channels, 1, pixels, form)
+
+
+class ConvFFN(nn.Module):
+    """Batch norm, 1x1 up to `hidden`, GELU, 1x1 down, plus the input."""
+
+    def __init__(self, channels: int, hidden: int, drop_path: float) -> None:
+        super().__init__()
+        self.drop_path = DropPath(drop_path)
+        self.preffn_bn: nn.Module = nn.BatchNorm2d(channels)
+        self.pw1 = conv_bn(nn.Conv2d(channels, hidden, 1, bias=False))
+        self.pw2 = conv_bn(nn.Conv2d(hidden, channels, 1, bias=False))
+        self.nonlinear = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (n, C, h, w) -> the same shape."""
+        out: Tensor = self.drop_path(self.pw2(self.nonlinear(self.pw1(self.preffn_bn(x)))))
+        return x + out
+
+    def fold(self) -> None:
+        """Fold all batch norms. Idempotent."""
+        fold_batch_norm(self.pw1)
+        fold_batch_norm(self.pw2)
+        self.preffn_bn = fold_norm_before(self.preffn_bn, self.pw1.conv)  # type: ignore[arg-type]
+
+    @staticmethod
+    def costs(channels: int, hidden: int, pixels: int, form: Form) -> Iterator[tuple[str, int, int]]:
+        """(kind, params, macs) of each part."""
+        if form != "folded":
+            yield "norm", 2 * channels, 0
+        yield "ffn", *convolution_cost(channels, hidden, 1, pixels, form)
+        yield "ffn", *convolution_cost(hidden, channels, 1, pixels, form)
+
+
+class Stage(nn.Module):
+    """`blocks` times a RepLK block followed by a ConvFFN, all at one resolution."""
+
+    def __init__(self, architecture: Architecture, stage: int, drop_path: list[float]) -> None:
+        super().__init__()
+        channels, lk_hidden, ffn_hidden = _widths(architecture, stage)
+        kernel, reparam = architecture.kernels[stage], architecture.reparam[stage]
+        shortcut = architecture.shortcut[stage]
+        self.blocks = nn.ModuleList()
+        for rate in drop_path:
+            self.blocks.append(RepLKBlock(channels, lk_hidden, kernel, reparam, shortcut, rate))
+            self.blocks.append(ConvFFN(channels, ffn_hidden, rate))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (n, C, h, w) -> the same shape."""
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    @staticmethod
+    def costs(architecture: Architecture, stage: int, pixels: int, form: Form) -> Iterator[Cost]:
+        """One Cost per kind, for all blocks of the stage together."""
+        channels, lk_hidden, ffn_hidden = _widths(architecture, stage)
+        kernel, reparam = architecture.kernels[stage], architecture.reparam[stage]
+        kinds: dict[str, tuple[int, int]] = {}
+        for costs in (
+            RepLKBlock.costs(channels, lk_hidden, kernel, reparam, pixels, form),
+            ConvFFN.costs(channels, ffn_hidden, pixels, form),
+        ):
+            for kind, params, macs in costs:
+                before = kinds.get(kind, (0, 0))
+                kinds[kind] = before[0] + params, before[1] + macs
+        n = architecture.blocks[stage]
+        for kind, (params, macs) in kinds.items():
+            yield Cost(f"stages.{stage}", kind, n * params, n * macs)
+
+
+@families.register("replknet")
+class RepLKNet(nn.Module):
+    """RepLKNet in train form; `architecture` decides all but the number of classes and the drop path.
+
+    drop_path: rate of the last block; grows linearly from 0 at the first, a RepLK block and its ConvFFN alike.
+    """
+
+    references: ClassVar[Mapping[str, Architecture]]
+
+    def __init__(self, architecture: Architecture, *, classes: int = 1000, drop_path: float = 0.0) -> None:
+        super().__init__()
+        blocks, channels = architecture.blocks, architecture.channels
+        self.stem = _stem(channels[0], _STEM_STRIDES[architecture.stem_stride])
+        rates = torch.linspace(0, drop_path, sum(blocks)).tolist()
+        self.stages = nn.ModuleList()
+        self.transitions = nn.ModuleList()
+        for stage in range(architecture.stages):
+            first = sum(blocks[:stage])
+            self.stages.append(Stage(architecture, stage, rates[first : first + blocks[stage]]))
+            if stage + 1 < architecture.stages:
+                self.transitions.append(_transition(channels[stage], channels[stage + 1]))
+        self.norm: nn.Module = nn.BatchNorm2d(channels[-1])
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(channels[-1], classes)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """x: (n, 3, h, w) -> one map (n, C_s, h_s, w_s) per stage, before the final norm."""
+        for layer in self.stem:
+            x = layer(x)
+        maps = []
+        for index, stage in enumerate(self.stages):
+            x = stage(x if index == 0 else self.transitions[index - 1](x))
+            maps.append(x)
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (n, 3, h, w) -> logits (n, classes)."""
+        return self.head(self.avgpool(self.norm(self.features(x)[-1])).flatten(1))  # type: ignore[no-any-return]
+
+    def deploy(self, fold_batch_norms: bool = False) -> Self:
+        """Merge in place, computed in float64, and return self; a second call changes nothing.
+
+        Re-param kernels and their batch norms go into the large kernels, as the authors merge. With
+        `fold_batch_norms` every other batch norm is folded too: into the convolution before it, the pre-norms
+        into the 1x1 convolution after them, the last one through the (linear) pooling into the head.
+        The merged network computes what this one does in eval mode.
+        """
+        for module in self.modules():
+            if isinstance(module, LargeKernel):
+                module.merge()
+        if fold_batch_norms:
+            for layers in [*self.stem, *(layers for pair in self.transitions for layers in pair)]:  # type: ignore[attr-defined]
+                fold_batch_norm(layers)
+            for module in self.modules():
+                if isinstance(module, RepLKBlock | ConvFFN):
+                    module.fold()
+            self.norm = fold_norm_before(self.norm, self.head)
+        return self
+
+    @staticmethod
+    def costs(
+        architecture: Architecture, *, size: int | tuple[int, int], classes: int = 1000, form: Form = "deploy"
+    ) -> list[Cost]:
+        """Parameters and multiply-adds of all parts by arithmetic, for one image of `size` (or (height, width))."""
+        sizes = (size, size) if isinstance(size, int) else size
+        pixels = [h * w for h, w in zip(*(architecture.map_sizes(side) for side in sizes), strict=True)]
+        channels = architecture.channels
+        costs = [_stem_cost(channels[0], architecture.stem_stride, sizes, form)]
+        for stage in range(architecture.stages):
+            costs.extend(Stage.costs(architecture, stage, pixels[stage], form))
+            if stage + 1 < architecture.stages:
+                costs.append(_transition_cost(stage, channels, pixels, form))
+        if form != "folded":
+            costs.append(Cost("norm", "norm", 2 * channels[-1], 0))
+        costs.append(Cost("head", "head", (channels[-1] + 1) * classes, channels[-1] * classes))
+        return costs
+
+
+def _widths(architecture: Architecture, stage: int) -> tuple[int, int, int]:
+    """Channels of the stage, of its RepLK blocks' inside and of its ConvFFNs' inside; rounded down as released."""
+    channels = architecture.channels[stage]
+    inside = {name: int(channels * getattr(architecture, name)) for name in ("dw_ratio", "ffn_ratio")}
+    for name, width in inside.items():
+        if width < 1:
+            raise UserError(
+                f"architecture: {name} {getattr(architecture, name):g} leaves no channel of {channels}"
+                f" in stage {stage + 1}; make one of them larger"
+            )
+    return channels, inside["dw_ratio"], inside["ffn_ratio"]
+
+
+def _depthwise_3x3(channels: int, stride: int) -> nn.Conv2d:
+    """By the operator where it can (stride 1), by torch otherwise."""
+    if stride == 1:
+        return DepthwiseConv2d(channels, 3)
+    return nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False)
+
+
+def _stem(channels: int, strides: tuple[int, int, int, int]) -> nn.ModuleList:
+    return nn.ModuleList(
+        [
+            conv_bn(nn.Conv2d(3, channels, 3, stride=strides[0], padding=1, bias=False), nn.ReLU()),
+            conv_bn(_depthwise_3x3(channels, strides[1]), nn.ReLU()),
+            conv_bn(nn.Conv2d(channels, channels, 1, stride=strides[2], bias=False), nn.ReLU()),
+            conv_bn(_depthwise_3x3(channels, strides[3]), nn.ReLU()),
+        ]
+    )
+
+
+def _stem_cost(channels: int, stem_stride: int, sizes: tuple[int, int], form: Form) -> Cost:
+    height, width = sizes
+    params = macs = 0
+    shapes = ((3, 3, 1), (channels, 3, channels), (channels, 1, 1), (channels, 3, channels))
+    for (inputs, kernel, groups), stride in zip(shapes, _STEM_STRIDES[stem_stride], strict=True):
+        height, width = -(-height // stride), -(-width // stride)
+        more = convolution_cost(inputs, channels, kernel, height * width, form, groups)
+        params, macs = params + more[0], macs + more[1]
+    return Cost("stem", "stem", params, macs)
+
+
+def _transition(inputs: int, outputs: int) -> nn.Sequential:
+    """1x1 to the next stage's channels, then a depthwise 3x3 that halves the map."""
+    return nn.Sequential(
+        conv_bn(nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU()),
+        conv_bn(_depthwise_3x3(outputs, 2), nn.ReLU()),
+    )
+
+
+def _transition_cost(stage: int, channels: tuple[int, ...], pixels: list[int], form: Form) -> Cost:
+    inputs, outputs = channels[stage : stage + 2]
+    widen = convolution_cost(inputs, outputs, 1, pixels[stage], form)
+    halve = convolution_cost(outputs, outputs, 3, pixels[stage + 1], form, groups=outputs)
+    return Cost(f"transitions.{stage}", "transition", widen[0] + halve[0], widen[1] + halve[1])
+
+
+def _published(
+    channels: tuple[int, ...], kernels: tuple[int, ...], reparam: int | None, dw_ratio: float = 1.0
+) -> Architecture:
+    return Architecture(
+        family="replknet",
+        blocks=(2, 2, 18, 2),
+        channels=channels,
+        kernels=kernels,
+        reparam=(reparam,) * 4,
+        shortcut=(True,) * 4,
+        dw_ratio=dw_ratio,
+    )
+
+
+# Section 4.1 (31B, 31L, XL) and table 5 (the others, at 31B's widths); the 3x3 one has no room for a 5x5 branch.
+_BASE = (128, 256, 512, 1024)
+RepLKNet.references = {
+    "replknet-3": _published(_BASE, (3, 3, 3, 3), None),
+    "replknet-7": _published(_BASE, (7, 7, 7, 7), 5),
+    "replknet-13": _published(_BASE, (13, 13, 13, 13), 5),
+    "replknet-25": _published(_BASE, (25, 25, 25, 13), 5),
+    "replknet-31b": _published(_BASE, (31, 29, 27, 13), 5),
+    "replknet-31l": _published((192, 384, 768, 1536), (31, 29, 27, 13), 5),
+    "replknet-xl": _published((256, 512, 1024, 2048), (27, 27, 27, 13), None, dw_ratio=1.5),
+}
