@@ -28,6 +28,7 @@ except ImportError:  # no flock on this system; using a Device then says so
     fcntl = None  # type: ignore[assignment]
 
 _NAME = re.compile(r"cpu|cuda(:\d+)?|[a-z]+(:\d+)?", re.ASCII)
+_TEMPORARY = Path("/tmp")
 _POLL = 0.001  # seconds between tries where a time limit rules out a blocking flock
 
 
@@ -160,7 +161,7 @@ def lock_folder() -> Path:
     locks, and nobody would notice. Raises RunError if it cannot be made, written to, or is not safe.
     """
     named = os.environ.get("LKSPACE_LOCKS")
-    folder = Path(named) if named else Path(f"/tmp/lkspace-{os.getuid()}")
+    folder = Path(named) if named else _TEMPORARY / f"lkspace-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, parents=bool(named), exist_ok=True)
         if not named:
