@@ -1,0 +1,7 @@
+"""Images and labels from one front door, `load(spec)`: decoded once, cached, memory-mapped, deterministic by seed."""
+
+from lkspace.data.cache import cache_folder
+from lkspace.data.imageset import ImageSet, Split
+from lkspace.data.load import Description, describe, load
+
+__all__ = ["Description", "ImageSet", "Split", "cache_folder", "describe", "load"]

@@ -1,0 +1,70 @@
+"""Batches of a split, the same for the same seed and epoch, made on the device from the uint8 images.
+
+Nothing is held as floats but the batch in hand. Augmentation is the usual one of small images: every image shifted by
+up to an eighth of its side, edges repeated, and mirrored where that keeps the label.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lkspace.data.imageset import Split
+
+MEAN, DEVIATION = 0.5, 0.25  # of every channel, in [0, 1]; one fixed pair, so that exported weights need no more
+SHIFT = 1 / 8
+
+
+class Batches:
+    """A split, batch by batch: `epoch(n)` iterates over all of it once.
+
+    augment: shuffle, shift, and mirror if `flip`, drawn from (seed, epoch); otherwise the images as they are, in order.
+    A last batch that is smaller comes too, except where training on one image would break batch norm.
+    """
+
+    def __init__(
+        self, split: Split, batch: int, seed: int, device: str | torch.device, augment: bool, flip: bool = False
+    ) -> None:
+        self.split = split
+        self.batch = batch
+        self.seed = seed
+        self.device = torch.device(device)
+        self.augment = augment
+        self.flip = flip
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.split), self.batch)
+        return max(1, whole) if self.augment else whole + (rest > 0)
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """(x, y): x (n, 3, s, s) float32 on the device, normalised, channels_last; y (n,) int64."""
+        rng = np.random.default_rng([self.seed, number])
+        order = rng.permutation(len(self.split)) if self.augment else np.arange(len(self.split))
+        for start in range(0, len(self) * self.batch, self.batch):
+            chosen = order[start : start + self.batch]
+            # A sorted gather reads a memory map forwards; the order within a batch does not matter.
+            chosen = np.sort(chosen)
+            images = torch.from_numpy(self.split.images[chosen]).to(self.device)
+            labels = torch.from_numpy(self.split.labels[chosen]).to(self.device)
+            if self.augment:
+                images = self._shifted(images, rng)
+            yield _normalised(images), labels
+
+    def _shifted(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """images: (n, s, s, 3) uint8, each moved by its own whole number of pixels, and mirrored by its own coin."""
+        count, side = images.shape[:2]
+        reach = int(SHIFT * side)
+        moves = rng.integers(-reach, reach + 1, (2, count, 1))
+        rows, columns = np.clip(np.arange(side) + moves, 0, side - 1)
+        if self.flip:
+            mirrored = rng.random((count, 1)) < 0.5
+            columns = np.where(mirrored, columns[:, ::-1], columns)
+        row, column = (torch.from_numpy(np.ascontiguousarray(i)).to(images.device) for i in (rows, columns))
+        which = torch.arange(count, device=images.device)[:, None, None]
+        return images[which, row[:, :, None], column[:, None, :]]
+
+
+def _normalised(images: Tensor) -> Tensor:
+    """(n, s, s, 3) uint8 to (n, 3, s, s) float32 in channels_last, which costs no copy."""
+    return images.float().sub_(255 * MEAN).div_(255 * DEVIATION).permute(0, 3, 1, 2)

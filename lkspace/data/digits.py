@@ -1,0 +1,140 @@
+"""Handwritten digits, each at a random size and place on a noisy ground: the default data, embedded in scikit-learn.
+
+Of the 1,797 images (8x8, Alpaydin & Kaynak 1998) the first 1,400 make the training canvases and the other 397 the
+validation canvases, so no handwriting is in both. A canvas is a ground of one uniform level per channel plus normal
+noise, and on it one digit, enlarged bilinearly, brighter by one uniform contrast per channel.
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from lkspace.data import options
+from lkspace.data.source import Labels, Pixels, SplitName, in_order
+from lkspace.errors import UserError
+
+RECIPE = 1  # Raise whenever the same options and seed would draw other canvases: it keys the cache.
+TRAINING_IMAGES = 1400
+GROUND = (0.2, 0.5)
+CONTRAST = (0.3, 0.6)
+NOISE = 0.12
+DEFAULT_SIZE = 64
+# Sides of the digit over the side of the canvas, when no range is given: 28 to 60 of 64.
+SMALLEST, LARGEST = 28 / 64, 60 / 64
+TRAIN_CANVASES, VAL_CANVASES = 4000, 1000
+CHUNK = 250
+_KNOWN = {"size": "64", "range": "28-60", "train": "4000", "val": "1000"}
+
+
+@dataclass(frozen=True)
+class Digits:
+    """`digits[:size=64,range=28-60,train=4000,val=1000]`: side of the canvas, sides of the digit, how many canvases.
+
+    low, high: sides of the digit in pixels, uniform in [low, high); None: in proportion to the canvas.
+    """
+
+    canvas: int | None = None
+    low: int | None = None
+    high: int | None = None
+    train: int = TRAIN_CANVASES
+    val: int = VAL_CANVASES
+    class_names: tuple[str, ...] = tuple("0123456789")
+    flip: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From the text after the colon; UserError on what is not an option or out of bounds."""
+        given = options.parse(text, _KNOWN, "digits")
+        count = functools.partial(options.whole, source="digits", high=10_000_000)
+        size = options.whole(given["size"], "size", "digits", 8, 1024) if "size" in given else None
+        low, high = _range(given["range"], size or 1024) if "range" in given else (None, None)
+        train = count(given["train"], "train", low=10) if "train" in given else TRAIN_CANVASES
+        val = count(given["val"], "val", low=10) if "val" in given else VAL_CANVASES
+        return cls(size, low, high, train, val)
+
+    @property
+    def native_size(self) -> int:
+        """The side asked for, else the default space's."""
+        return self.canvas or DEFAULT_SIZE
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether the user asked for a side."""
+        return self.canvas is not None
+
+    def fingerprint(self, seed: int) -> object:
+        """Recipe, options and seed."""
+        return ["digits", RECIPE, self.low, self.high, self.train, self.val, seed]
+
+    def labels(self, split: SplitName, seed: int) -> Labels:
+        """Label of each canvas: every handwritten image is used equally often, in an order that the seed decides."""
+        _, labels = _handwriting(split)
+        return labels[self._order(split, seed)]
+
+    def chunks(self, split: SplitName, size: int, seed: int) -> Iterator[Pixels]:
+        """Canvases drawn in chunks, each from a generator of its own, so that threads do not change them."""
+        low, high = self._sides(size)
+        images, _ = _handwriting(split)
+        order = self._order(split, seed)
+
+        def draw(start: int) -> Pixels:
+            rng = np.random.default_rng([seed, _STREAM[split], start])
+            return _canvases(images[order[start : start + CHUNK]], size, low, high, rng)
+
+        return in_order(draw, range(0, len(order), CHUNK))
+
+    def _order(self, split: SplitName, seed: int) -> npt.NDArray[np.intp]:
+        count = self.train if split == "train" else self.val
+        images = len(_handwriting(split)[0])
+        rng = np.random.default_rng([seed, _STREAM[split]])
+        rounds = [rng.permutation(images) for _ in range(-(-count // images))]
+        return np.concatenate(rounds)[:count]
+
+    def _sides(self, size: int) -> tuple[int, int]:
+        low = self.low if self.low is not None else max(1, round(SMALLEST * size))
+        high = self.high if self.high is not None else max(low, round(LARGEST * size))
+        if high > size:
+            raise UserError(f"data digits: range ends at {high}, but the canvas is {size} pixels wide")
+        return low, high
+
+
+_STREAM: dict[SplitName, int] = {"train": 0, "val": 1}
+
+
+def _range(text: str, size: int) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    if not dash:
+        raise UserError(f"data digits: range is {text!r}, expected two sides in pixels such as 28-60")
+    sides = options.whole(low, "range", "digits", 1, size), options.whole(high, "range", "digits", 1, size)
+    if sides[0] > sides[1]:
+        raise UserError(f"data digits: range is {text!r}, its first side is larger than its second")
+    return sides
+
+
+@functools.cache
+def _handwriting(split: SplitName) -> tuple[npt.NDArray[np.float32], Labels]:
+    """(n, 8, 8) in [0, 1] and (n,): the images of a split in scikit-learn's order."""
+    from sklearn.datasets import load_digits  # 1.5 s, and not needed once the canvases are cached
+
+    digits = load_digits()
+    part = slice(None, TRAINING_IMAGES) if split == "train" else slice(TRAINING_IMAGES, None)
+    return digits.images[part].astype(np.float32) / 16, digits.target[part].astype(np.int64)
+
+
+def _canvases(images: npt.NDArray[np.float32], size: int, low: int, high: int, rng: np.random.Generator) -> Pixels:
+    """One canvas for each 8x8 image."""
+    count = len(images)
+    canvases = rng.normal(0, NOISE, (count, size, size, 3)).astype(np.float32)
+    canvases += rng.uniform(*GROUND, (count, 1, 1, 3))
+    contrasts = rng.uniform(*CONTRAST, (count, 3))
+    sides = rng.integers(low, high + (low == high), count)
+    tops, lefts = (rng.integers(0, size - sides + 1) for _ in range(2))
+    for canvas, image, contrast, side, top, left in zip(canvases, images, contrasts, sides, tops, lefts, strict=True):
+        shape = np.asarray(Image.fromarray(image).resize((int(side), int(side)), Image.Resampling.BILINEAR))
+        canvas[top : top + side, left : left + side] += shape[:, :, None] * contrast
+    return (np.clip(canvases, 0, 1) * 255).round().astype(np.uint8)

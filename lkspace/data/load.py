@@ -1,0 +1,79 @@
+"""The front door: a `--data` spec to an ImageSet."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from lkspace.data.cache import FORMAT, Progress, cache_folder, stored
+from lkspace.data.cifar import Cifar
+from lkspace.data.digits import Digits
+from lkspace.data.folder import Folder
+from lkspace.data.imageset import ImageSet
+from lkspace.data.npz import Npz
+from lkspace.data.source import Source
+from lkspace.errors import UserError
+
+DEFAULT_SIZE = 64  # of a source whose images have no side of their own
+FORMS = "digits[:OPTIONS], folder:PATH, cifar10:PATH, cifar100:PATH or npz:PATH"
+
+
+class Description(NamedTuple):
+    """How many classes a data spec has and the side in pixels it suggests, None where any will do."""
+
+    classes: int
+    size: int | None
+
+
+def describe(spec: str) -> Description:
+    """Classes and side without decoding an image. UserError if the spec is wrong or its files are not there."""
+    source = _source(spec)
+    return Description(len(source.class_names), source.native_size)
+
+
+def load(
+    spec: str,
+    size: int | None = None,
+    seed: int = 0,
+    cache: Path | str | None = None,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """Images and labels of a data spec: decoded on the first call, memory-mapped from the cache on every later one.
+
+    spec: digits[:size=64,range=28-60,train=4000,val=1000], folder:PATH, cifar10:PATH, cifar100:PATH, npz:PATH.
+    size: side in pixels that images are cropped to a square and resized to; None: the source's own.
+    seed: decides what is drawn (digits only). cache: folder in place of `cache_folder()`.
+    progress: called with (images done, images in all) while decoding, not at all if the cache has them.
+    Raises UserError, naming file and mend, on anything wrong with the user's files; RunError on a full disk.
+    """
+    source = _source(spec)
+    size = _side(spec, source, size)
+    content = json.dumps([FORMAT, size, source.fingerprint(seed)], sort_keys=True)
+    key = hashlib.sha256(content.encode()).hexdigest()[:20]
+    folder = (Path(cache) if cache is not None else cache_folder()) / "data" / key
+    splits = stored(folder, source, size, seed, progress)
+    return ImageSet(spec, key, size, source.class_names, splits["train"], splits["val"], source.flip)
+
+
+def _source(spec: str) -> Source:
+    kind, _, rest = spec.partition(":")
+    if kind == "digits":
+        return Digits.parse(rest)
+    if kind not in ("folder", "cifar10", "cifar100", "npz"):
+        raise UserError(f"data {spec!r}: expected {FORMS}")
+    if not rest:
+        raise UserError(f"data {spec!r}: a path must follow, as in {kind}:PATH")
+    path = Path(rest).expanduser()
+    if kind == "folder":
+        return Folder.open(path)
+    return Npz.open(path) if kind == "npz" else Cifar.open(path, 10 if kind == "cifar10" else 100)
+
+
+def _side(spec: str, source: Source, size: int | None) -> int:
+    if size is None:
+        return source.native_size or DEFAULT_SIZE
+    if source.fixed_size and size != source.native_size:
+        raise UserError(f"data {spec!r}: size={source.native_size} but the search space is for {size} pixels")
+    if size < 1:
+        raise UserError(f"data {spec!r}: size is {size}, expected a positive number of pixels")
+    return size
