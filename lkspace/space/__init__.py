@@ -1,0 +1,7 @@
+"""What may be built: `Architecture` is a point, `SearchSpace` all points."""
+
+from lkspace.space.architecture import Architecture
+from lkspace.space.search_space import SearchSpace, shipped
+from lkspace.space.variable import Variable
+
+__all__ = ["Architecture", "SearchSpace", "Variable", "shipped"]
