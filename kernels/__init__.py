@@ -1,0 +1,21 @@
+"""The depthwise operator that large-kernel networks are made of, and the backends that compute it.
+
+`depthwise_conv2d` is `torch.ops.lkspace.depthwise_conv2d`: autograd, autocast, torch.compile, torch.export and FLOP
+counters know it. `backend_for` says who will compute it.
+"""
+
+from lkspace.kernels.backends import availability, backend_for
+from lkspace.kernels.flops import OPERATOR, flop_handle
+from lkspace.kernels.native_backend import isa, native_available, native_reason
+from lkspace.kernels.operator import depthwise_conv2d
+
+__all__ = [
+    "OPERATOR",
+    "availability",
+    "backend_for",
+    "depthwise_conv2d",
+    "flop_handle",
+    "isa",
+    "native_available",
+    "native_reason",
+]

@@ -1,0 +1,87 @@
+"""Who computes the operator: a table of backends, best first, and the choice among them.
+
+To add a backend: a module with `forward` and `backward`, and one entry here. `LKSPACE_KERNEL` forces one by name.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lkspace.errors import UserError
+from lkspace.kernels import native_backend, torch_backend
+
+VARIABLE = "LKSPACE_KERNEL"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute both operators.
+
+    missing: why it cannot run on this machine, or "" if it can. refuses: why not for these tensors, or "".
+    """
+
+    name: str
+    missing: Callable[[], str]
+    refuses: Callable[[Tensor, Tensor], str]
+    forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    backward: Callable[[Tensor, Tensor, Tensor, Sequence[bool]], tuple[Tensor, Tensor, Tensor]]
+
+
+def _no_gpu_kernels() -> str:
+    return "this version has no GPU kernels of its own; torch computes CUDA tensors"
+
+
+def _any_tensors(x: Tensor, weight: Tensor) -> str:
+    return ""
+
+
+BACKENDS = {
+    backend.name: backend
+    for backend in (
+        Backend("gpu", _no_gpu_kernels, _any_tensors, torch_backend.forward, torch_backend.backward),
+        Backend(
+            "native",
+            native_backend.native_reason,
+            native_backend.refuses,
+            native_backend.forward,
+            native_backend.backward,
+        ),
+        Backend("torch", lambda: "", _any_tensors, torch_backend.forward, torch_backend.backward),
+    )
+}
+
+
+def backend_for(x: Tensor, weight: Tensor) -> str:
+    """Name of the backend that would compute depthwise_conv2d(x, weight): "gpu", "native" or "torch".
+
+    UserError if `LKSPACE_KERNEL` forces a backend that is unknown, missing here, or does not take these tensors.
+    """
+    return choose(x, weight).name
+
+
+def availability() -> dict[str, str]:
+    """Every backend's name and why it is missing on this machine; "" if it is there."""
+    return {name: backend.missing() for name, backend in BACKENDS.items()}
+
+
+def choose(x: Tensor, weight: Tensor) -> Backend:
+    """The forced backend, else the first that is there and takes these tensors."""
+    forced = os.environ.get(VARIABLE)
+    if forced:
+        return _forced(forced, x, weight)
+    for backend in BACKENDS.values():
+        if not backend.missing() and not backend.refuses(x, weight):
+            return backend
+    raise AssertionError("the torch backend takes everything")
+
+
+def _forced(name: str, x: Tensor, weight: Tensor) -> Backend:
+    backend = BACKENDS.get(name)
+    if backend is None:
+        raise UserError(f"{VARIABLE}={name}: no such backend; known: {', '.join(BACKENDS)}")
+    reason = backend.missing() or backend.refuses(x, weight)
+    if reason:
+        raise UserError(f"{VARIABLE}={name}: {reason}")
+    return backend
