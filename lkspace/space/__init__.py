@@ -1,7 +1,8 @@
 """What may be built: `Architecture` is a point, `SearchSpace` all points."""
 
 from lkspace.space.architecture import Architecture
+from lkspace.space.describe import check, describe
 from lkspace.space.search_space import SearchSpace, shipped
 from lkspace.space.variable import Variable
 
-__all__ = ["Architecture", "SearchSpace", "Variable", "shipped"]
+__all__ = ["Architecture", "SearchSpace", "Variable", "check", "describe", "shipped"]

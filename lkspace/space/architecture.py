@@ -7,6 +7,7 @@ stage, the parallel re-param kernel, the shortcut of the RepLK block.
 import dataclasses
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,6 +16,13 @@ from lkspace.errors import UserError
 
 STEM_STRIDES = (1, 2, 4)
 PER_STAGE = ("blocks", "channels", "kernels", "reparam", "shortcut")
+# Limits far beyond any network of this kind: they catch a slip of the finger before it fills the memory.
+LARGEST = {"blocks": 200, "channels": 16_384, "kernels": 511, "reparam": 511}
+LARGEST_RATIO = 32
+LARGEST_STAGES = 8
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 3, 6, 4, 60, 60
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         if not isinstance(self.family, str) or not self.family:
-            raise UserError(f"architecture: family is {self.family!r}, expected a name such as 'replknet'")
+            raise UserError(f"architecture: family is {short(self.family)}, expected a name such as 'replknet'")
         for name in PER_STAGE:
             self._set(name, _stages(name, getattr(self, name)))
         stages = len(self.blocks)
@@ -55,8 +63,8 @@ class Architecture:
                 )
         for name in ("dw_ratio", "ffn_ratio"):
             self._set(name, _ratio(name, getattr(self, name)))
-        if self.stem_stride not in STEM_STRIDES:
-            raise UserError(f"architecture: stem_stride is {self.stem_stride!r}, expected 1, 2 or 4")
+        if type(self.stem_stride) is not int or self.stem_stride not in STEM_STRIDES:
+            raise UserError(f"architecture: stem_stride is {short(self.stem_stride)}, expected 1, 2 or 4")
         smaller = (s if s is not None and s < k else None for s, k in zip(self.reparam, self.kernels, strict=True))
         self._set("reparam", tuple(smaller))
 
@@ -101,7 +109,7 @@ class Architecture:
         """The architecture with these fields; UserError on unknown, missing or wrong ones."""
         known = {f.name: f for f in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - set(known)):
-            raise UserError(f"architecture: unknown field {unknown[0]!r}; known: {', '.join(known)}")
+            raise UserError(f"architecture: unknown field {short(unknown[0])}; known: {', '.join(known)}")
         needed = [n for n, f in known.items() if f.default is dataclasses.MISSING and n not in fields]
         if needed:
             raise UserError(f"architecture: field {needed[0]!r} is missing")
@@ -112,7 +120,7 @@ class Architecture:
         """Inverse of `to_json`; UserError if the text is not a JSON object of these fields."""
         try:
             fields = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a plain ValueError
             raise UserError(f"architecture: not JSON ({error})") from None
         if not isinstance(fields, dict):
             raise UserError(f"architecture: expected a JSON object, got {type(fields).__name__}")
@@ -128,9 +136,16 @@ class Architecture:
         )
 
 
+def short(value: object) -> str:
+    """`repr` of a value out of a user's file, on one line and never long."""
+    return " ".join(_SHORT.repr(value).split())
+
+
 def _stages(name: str, values: object) -> tuple[Any, ...]:
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise UserError(f"architecture: {name} is {values!r}, expected a list with one entry per stage")
+        raise UserError(f"architecture: {name} is {short(values)}, expected a list with one entry per stage")
+    if len(values) > LARGEST_STAGES:
+        raise UserError(f"architecture: {name} has {len(values)} entries, expected at most {LARGEST_STAGES} stages")
     return tuple(_entry(name, value) for value in values)
 
 
@@ -138,11 +153,11 @@ def _entry(name: str, value: object) -> int | bool | None:
     if name == "shortcut":
         if isinstance(value, bool):
             return value
-        raise UserError(f"architecture: shortcut holds {value!r}, expected true or false")
-    if name == "reparam" and value in (None, 0):
+        raise UserError(f"architecture: shortcut holds {short(value)}, expected true or false")
+    if name == "reparam" and (value is None or (type(value) is int and value == 0)):
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"architecture: {name} holds {value!r}, expected a positive whole number")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST[name]:
+        raise UserError(f"architecture: {name} holds {short(value)}, expected a whole number from 1 to {LARGEST[name]}")
     if name in ("kernels", "reparam") and value % 2 == 0:
         raise UserError(
             f"architecture: {name} holds {value}, expected an odd number (an even kernel shifts and resizes the map)"
@@ -151,6 +166,6 @@ def _entry(name: str, value: object) -> int | bool | None:
 
 
 def _ratio(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1000:
-        raise UserError(f"architecture: {name} is {value!r}, expected a positive number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST_RATIO:
+        raise UserError(f"architecture: {name} is {short(value)}, expected a number above 0, at most {LARGEST_RATIO}")
     return float(value)

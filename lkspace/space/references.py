@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lkspace import registry
 from lkspace.errors import UserError
-from lkspace.space.architecture import PER_STAGE, Architecture
+from lkspace.space.architecture import PER_STAGE, Architecture, short
 from lkspace.space.schema import per_stage_values
-from lkspace.space.strict_yaml import short
 
 if TYPE_CHECKING:
     from lkspace.space.search_space import SearchSpace

@@ -9,14 +9,9 @@ from pydantic_core import ErrorDetails
 
 from lkspace.errors import UserError
 from lkspace.quantity import Bound
-from lkspace.space.architecture import PER_STAGE
+from lkspace.space.architecture import LARGEST, LARGEST_RATIO, LARGEST_STAGES, PER_STAGE, short
 from lkspace.space.constraints import Relation, parse_constraint
-from lkspace.space.strict_yaml import short
 from lkspace.space.variable import Value, Variable
-
-# Limits far beyond any network of this kind: they catch a slip of the finger before it fills the memory.
-_LARGEST = {"blocks": 200, "channels": 16_384, "kernels": 511, "reparam": 511}
-_LARGEST_RATIO = 32
 
 
 class Choices(BaseModel):
@@ -39,7 +34,7 @@ class SpaceFile(BaseModel):
     image_size: int = Field(ge=8, le=4096)
     classes: int = Field(default=1000, ge=2, le=1_000_000)
     stem_stride: Literal[1, 2, 4] = 4
-    stages: int = Field(default=4, ge=1, le=8)
+    stages: int = Field(default=4, ge=1, le=LARGEST_STAGES)
     blocks: Choices
     channels: Choices
     kernels: Choices
@@ -141,7 +136,7 @@ def _value(field: str, value: object, where: str) -> Value:
         raise UserError(f"{where} is {short(value)}, expected yes or no")
     if field == "reparam" and (value is None or value == "none"):
         return None
-    largest, odd = _LARGEST[field], field in ("kernels", "reparam")
+    largest, odd = LARGEST[field], field in ("kernels", "reparam")
     whole = isinstance(value, int) and not isinstance(value, bool)
     if whole and 1 <= value <= largest and (value % 2 or not odd):  # type: ignore[operator]
         return value  # type: ignore[return-value]
@@ -151,9 +146,9 @@ def _value(field: str, value: object, where: str) -> Value:
 
 def _ratio(value: object, where: str) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and 0 < value <= _LARGEST_RATIO:  # type: ignore[operator]
+    if number and 0 < value <= LARGEST_RATIO:  # type: ignore[operator]
         return float(value)  # type: ignore[arg-type]
-    raise UserError(f"{where} is {short(value)}, expected a number above 0, at most {_LARGEST_RATIO}")
+    raise UserError(f"{where} is {short(value)}, expected a number above 0, at most {LARGEST_RATIO}")
 
 
 def _explained(error: ErrorDetails) -> str:

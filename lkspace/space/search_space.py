@@ -22,7 +22,7 @@ from lkspace import registry
 from lkspace.errors import UserError
 from lkspace.quantity import Bound, human
 from lkspace.space import moves, references, schema, strict_yaml
-from lkspace.space.architecture import PER_STAGE, Architecture
+from lkspace.space.architecture import PER_STAGE, Architecture, short
 from lkspace.space.constraints import Relation
 from lkspace.space.encoding import Axis, axes_of
 from lkspace.space.references import Reference
@@ -146,10 +146,11 @@ class SearchSpace:
     @cached_property
     def limits(self) -> tuple[int, ...]:
         """Largest kernel that has an effect in each stage, 2S-1."""
-        return tuple(2 * side - 1 for side in self._map_sizes)
+        return tuple(2 * side - 1 for side in self.map_sizes)
 
     @property
-    def _map_sizes(self) -> tuple[int, ...]:
+    def map_sizes(self) -> tuple[int, ...]:
+        """Side of the feature map that each stage sees."""
         ones = (1,) * self.stages
         probe = Architecture(self.family, ones, ones, ones, ones, (True,) * self.stages, stem_stride=self.stem_stride)
         return probe.map_sizes(self.image_size)
@@ -216,15 +217,19 @@ class SearchSpace:
 
         Points that break a constraint are drawn again. Raises UserError if none of 20,000 keeps them all.
         """
-        counts = [len(variable.values) for variable in self.variables]
         for _ in range(SAMPLE_TRIES):
-            architecture = self._at(rng.integers(counts).tolist() if counts else [])
+            architecture = self.draw(rng)
             if self.feasible(architecture):
                 return architecture
         raise UserError(
             f"search space {self.name}: none of {SAMPLE_TRIES} random points keeps the constraints"
             f" {', '.join(map(str, self.constraints))}; loosen one"
         )
+
+    def draw(self, rng: np.random.Generator) -> Architecture:
+        """What a uniformly drawn point of the product builds, whether it keeps the constraints or not."""
+        counts = [len(variable.values) for variable in self.variables]
+        return self._at(rng.integers(counts).tolist() if counts else [])
 
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
         """All feasible architectures one step away, in a fixed order, without the architecture itself.
@@ -310,9 +315,7 @@ def locate(name_or_path: str | Path) -> Path:
         return path
     close = difflib.get_close_matches(text, shipped(), 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise UserError(
-        f"search space {strict_yaml.short(text)} is neither shipped nor a file; {hint}shipped: {', '.join(shipped())}"
-    )
+    raise UserError(f"search space {short(text)} is neither shipped nor a file; {hint}shipped: {', '.join(shipped())}")
 
 
 def registry_known(family: str, where: str) -> None:

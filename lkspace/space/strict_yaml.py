@@ -1,6 +1,5 @@
 """YAML read so that no file can surprise: plain data only, no key twice, no alias, no large file, one-line errors."""
 
-import reprlib
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,10 @@ from typing import Any
 import yaml
 
 from lkspace.errors import UserError
+from lkspace.space.architecture import short
 
 # A space of every shipped kind is under 3 KB; what is larger is not a search space.
 MAX_BYTES = 65_536
-
-_short = reprlib.Repr()
-_short.maxlevel, _short.maxlist, _short.maxdict, _short.maxstring, _short.maxother = 3, 6, 4, 60, 60
-
-
-def short(value: object) -> str:
-    """`repr` of a value out of a file, on one line and never long."""
-    return " ".join(_short.repr(value).split())
 
 
 class _Loader(yaml.SafeLoader):

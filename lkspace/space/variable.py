@@ -70,7 +70,7 @@ def label(values: Sequence[Value]) -> Choice:
     """One JSON scalar for the values of a choice."""
     if len(set(values)) == 1:
         return values[0]
-    return "-".join(_word(value) for value in values)
+    return "-".join(word(value) for value in values)
 
 
 def number(field: str, value: Value) -> float:
@@ -78,7 +78,8 @@ def number(field: str, value: Value) -> float:
     return math.log(value) if field in _LOGARITHMIC and value else float(value or 0)
 
 
-def _word(value: Value) -> str:
+def word(value: Value) -> str:
+    """A value as people write it in YAML."""
     if value is None:
         return "none"
     if isinstance(value, bool):
