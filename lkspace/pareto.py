@@ -74,7 +74,7 @@ def hypervolume_history(points: npt.ArrayLike, reference: npt.ArrayLike) -> Floa
     rows = _matrix(points)
     corner = _corner(reference, rows)
     history, front, volume = np.zeros(len(rows)), np.empty((0, rows.shape[1])), 0.0
-    counted = np.isfinite(rows).all(axis=1) & (rows < corner).all(axis=1)
+    counted = _counted(rows, corner)
     for i, row in enumerate(rows):
         if counted[i] and not (front <= row).all(axis=1).any():
             gain = float(np.prod(corner - row)) - _volume(_front(np.maximum(front, row)), corner)
@@ -120,7 +120,11 @@ def _corner(reference: npt.ArrayLike, rows: Floats) -> Floats:
 def _inside(points: npt.ArrayLike, reference: npt.ArrayLike) -> tuple[Floats, Floats]:
     rows = _matrix(points)
     corner = _corner(reference, rows)
-    return rows[np.isfinite(rows).all(axis=1) & (rows < corner).all(axis=1)], corner
+    return rows[_counted(rows, corner)], corner
+
+
+def _counted(rows: Floats, corner: Floats) -> npt.NDArray[np.bool_]:
+    return np.logical_and(np.isfinite(rows), rows < corner).all(axis=1)  # type: ignore[no-any-return]
 
 
 def _first_front(ordered: Floats) -> npt.NDArray[np.bool_]:
@@ -173,7 +177,7 @@ def _sweep(front: Floats, corner: Floats) -> float:
             stop += 1
         area += (xs[stop] - left) * (ceiling - y)
         xs[at:stop], ys[at:stop] = [x], [y]
-    return volume + area * (end - previous)
+    return float(volume + area * (end - previous))
 
 
 def _wfg(front: Floats, corner: Floats) -> float:

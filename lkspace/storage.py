@@ -1,0 +1,175 @@
+"""Where a study lies: the SQLite file in a run's folder, or any database that a URL names, opened for Optuna.
+
+Every way in which a place can be wrong ends here, in one line that says what was expected.
+"""
+
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+import optuna
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from lkspace.errors import RunError, UserError
+
+FILE = "study.db"
+POINTER = "study.url"  # in the folder of a run whose study lies elsewhere; never holds a password
+WAIT = 60.0  # seconds that a process waits for another one's commit
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna's information lines off in here, as they were afterwards."""
+    logger = logging.getLogger("optuna")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def split_url(text: str) -> tuple[str, str | None]:
+    """A storage URL and, after a `#`, the name of the study in it."""
+    url, _, name = text.partition("#")
+    return url, name or None
+
+
+def is_url(place: str) -> bool:
+    """Whether this names a database rather than a folder."""
+    return "://" in place
+
+
+def without_password(url: str, name: str) -> str:
+    """URL#NAME fit for a file: a database server takes the password from its own places (PGPASSWORD, ~/.pgpass)."""
+    bare, _ = split_url(url)
+    return f"{make_url(bare).set(password=None).render_as_string(hide_password=False)}#{name}"
+
+
+def now() -> datetime:
+    """Local time, as Optuna stores it."""
+    return datetime.now()
+
+
+def find(place: str | Path) -> tuple[str | Path, str | None]:
+    """What a user calls a run -> the SQLite file or the URL, and the study's name if it says one.
+
+    place: a run's folder, its `study.db`, or URL[#NAME]. Raises UserError if nothing is there.
+    """
+    if is_url(str(place)):
+        return split_url(str(place))
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise UserError(f"no run at {str(path)!r}: no such folder{_beside(path.parent)}")
+    if path.is_file():
+        return path.resolve(), None
+    if (path / FILE).is_file():
+        return (path / FILE).resolve(), None
+    if (path / POINTER).is_file():
+        return split_url((path / POINTER).read_text(encoding="utf-8").strip())
+    raise UserError(f"no run at {str(path)!r}: the folder has no {FILE}{_beside(path)}")
+
+
+def connect(place: str | Path, *, create: bool = False) -> optuna.storages.RDBStorage:
+    """The storage at an SQLite file or a database URL; its tables are made only if `create`.
+
+    Raises UserError if the place is not a database that Optuna reads, RunError if a server does not answer.
+    """
+    url = str(place)
+    if is_url(url) and not url.startswith("sqlite:"):
+        return _server(url, create)
+    path = _sqlite_path(url) if is_url(url) else Path(place)
+    if not create and not path.is_file():
+        raise UserError(f"no study at {str(path)!r}: no such file")
+    mode = "rwc" if create else "rw" if _writable(path) else "ro"
+
+    def open_file() -> sqlite3.Connection:
+        # Not through SQLAlchemy's URL: it would need escapes for '?', '#', '%' and braces in the path.
+        file = f"file:{quote(str(path))}?mode={mode}"
+        connection = sqlite3.connect(file, uri=True, timeout=WAIT, check_same_thread=False)
+        # A commit survives the death of any process; a power cut may cost the last ones, never the file.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        return connection
+
+    options = {"creator": open_file, "poolclass": _pool()}
+    try:
+        return _open("sqlite://", options, create)
+    except (SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError, AssertionError) as error:
+        raise UserError(f"{str(path)!r} is not a study that can be read ({_root(error)})") from None
+
+
+def _server(text: str, create: bool) -> optuna.storages.RDBStorage:
+    try:
+        url = make_url(text)
+        if url.drivername == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
+        shown = url.render_as_string(hide_password=True)
+        url.get_dialect()
+    except (ArgumentError, SQLAlchemyError):
+        raise UserError(
+            f"storage {text.rpartition('@')[2]!r} is not a database URL such as 'sqlite:///runs.db' or"
+            " 'postgresql://user@host/name'"
+        ) from None
+    except ImportError:
+        raise UserError(_no_driver(shown)) from None
+    try:
+        return _open(url.render_as_string(hide_password=False), {"pool_pre_ping": True}, create)
+    except ImportError:
+        raise UserError(_no_driver(shown)) from None
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise RunError(f"the storage {shown!r} does not answer ({_root(error)})") from None
+
+
+def _no_driver(shown: str) -> str:
+    return f"storage {shown!r} needs a database driver; for PostgreSQL: pip install 'lkspace[postgres]'"
+
+
+def _open(url: str, options: dict[str, object], create: bool) -> optuna.storages.RDBStorage:
+    with quiet():
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=options, skip_table_creation=not create)
+        except RuntimeError as error:
+            message = f"the storage was written by another version of Optuna than {optuna.__version__} ({_root(error)})"
+            raise UserError(message) from None
+
+
+def _pool() -> type:
+    from sqlalchemy.pool import QueuePool
+
+    return QueuePool
+
+
+def _sqlite_path(url: str) -> Path:
+    database = make_url(url).database
+    if not database or database == ":memory:":
+        raise UserError(f"storage {url!r} names no file; expected sqlite:///PATH")
+    return Path(database).resolve()
+
+
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _root(error: BaseException) -> str:
+    """The innermost message, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(getattr(error, "orig", error)) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _beside(folder: Path) -> str:
+    """'; runs there: ...' if the folder holds any."""
+    try:
+        runs = sorted(p.parent.name for name in (FILE, POINTER) for p in folder.glob(f"*/{name}"))
+    except OSError:
+        runs = []
+    if not runs:
+        return "; expected the folder of a run, as `lkspace search` makes it, or the URL of a storage"
+    return f"; runs in {str(folder)!r}: {', '.join(runs[:8])}{' ...' if len(runs) > 8 else ''}"

@@ -1,0 +1,404 @@
+"""The record of one search: trials, front and hypervolume, kept in an Optuna study so that Optuna's tools read it too.
+
+Reading needs neither Ray nor torch. Only the driver of a search writes: it opens the study with `writable=True`, asks,
+starts and finishes. Whatever moment it is killed at, every trial it started is there and `pending` names the open ones.
+"""
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from lkspace import pareto, storage
+from lkspace.errors import UserError
+from lkspace.proposals import Asked, Proposals, distribution
+from lkspace.record import FORMAT, Objective, Origin, Outcome, Plan, Trial, feasible, violations
+from lkspace.scores.score import Measurement
+from lkspace.space.architecture import Architecture
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Asked", "Objective", "Outcome", "Plan", "Study", "Trial"]
+
+# Study attributes in Optuna's storage.
+_PLAN, _FORMAT, _FOLDER, _REJECTED, _REMEASURED = (
+    "lkspace:plan",
+    "lkspace:format",
+    "lkspace:folder",
+    "lkspace:rejected",
+    "lkspace:remeasured:",
+)
+# Trial attributes.
+_ARCHITECTURE, _ID, _ORIGIN, _RESULT = "architecture", "id", "origin", "result"
+_CONSTRAINTS = "constraints"  # Optuna's own: its samplers and its dashboard read feasibility from it
+
+_STATES: dict[Outcome, TrialState] = {
+    "complete": TrialState.COMPLETE,
+    "diverged": TrialState.FAIL,
+    "failed": TrialState.FAIL,
+    "infeasible": TrialState.PRUNED,
+    "stopped": TrialState.PRUNED,
+}
+
+
+class Study:
+    """One search, read from its storage whenever asked, so that it can be looked at while it runs.
+
+    Get one by `Study.open` or `Study.create`. folder: the run's folder, None if the study came from a bare URL.
+    """
+
+    def __init__(self, database: optuna.storages.RDBStorage, name: str, folder: Path | None, writable: bool) -> None:
+        self._database = database
+        with storage.quiet():
+            self._optuna = optuna.load_study(study_name=name, storage=database, sampler=RandomSampler())
+        self._study_id = database.get_study_id_from_name(name)
+        self._read: dict[int, Trial] = {}  # finished trials never change, so each is parsed once
+        self._rejected: dict[str, int] | None = None
+        self._writable = writable
+        self.name = name
+        self.folder = folder
+
+    # Opening and creating.
+
+    @classmethod
+    def open(cls, place: str | Path, *, writable: bool = False) -> Self:
+        """The study of a run: its folder, its study.db, or a storage URL, with `#NAME` where it holds several.
+
+        writable: for the driver of a search. Raises UserError, naming the place, if there is no study of ours.
+        """
+        found, name = storage.find(place)
+        database = storage.connect(found)
+        name = _only(database, place, name)
+        plan_format = database.get_study_user_attrs(database.get_study_id_from_name(name)).get(_FORMAT)
+        if plan_format is None:
+            raise UserError(f"the study {name!r} at {str(place)!r} was not written by lkspace")
+        if plan_format > FORMAT:
+            raise UserError(
+                f"the study {name!r} at {str(place)!r} has format {plan_format}, this lkspace reads up to {FORMAT};"
+                " update lkspace"
+            )
+        study = cls(database, name, None, writable)
+        study.folder = _folder(place, study._optuna.user_attrs.get(_FOLDER))
+        return study
+
+    @classmethod
+    def create(cls, folder: str | Path, plan: Plan, url: str | None = None) -> Self:
+        """A new, empty study named `plan.name`, in `folder`/study.db or in the database that `url` names.
+
+        Raises UserError if there is one already, RunError if the database does not answer.
+        """
+        folder = Path(folder).expanduser().resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        target: str | Path = folder / storage.FILE if url is None else storage.split_url(url)[0]
+        database = storage.connect(target, create=True)
+        try:
+            with storage.quiet():
+                created = optuna.create_study(
+                    storage=database, study_name=plan.name, directions=[o.direction for o in plan.objectives]
+                )
+        except optuna.exceptions.DuplicatedStudyError:
+            raise UserError(f"there is a study {plan.name!r} at {str(url or folder)!r} already") from None
+        with warnings.catch_warnings():  # names for Optuna's tools alone, through a call it marks as experimental
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            created.set_metric_names([o.name for o in plan.objectives])
+        study = cls(database, plan.name, folder, writable=True)
+        study._optuna.set_user_attr(_FOLDER, str(folder))
+        study._optuna.set_user_attr(_PLAN, plan.to_dict())
+        study._optuna.set_user_attr(_FORMAT, FORMAT)  # last: what has it is whole
+        if url is not None:
+            (folder / storage.POINTER).write_text(storage.without_password(url, plan.name) + "\n", encoding="utf-8")
+        return study
+
+    # Reading.
+
+    @property
+    def plan(self) -> Plan:
+        """What the study was started with, and the budget it was last continued with."""
+        return Plan.from_dict(self._optuna.user_attrs[_PLAN])
+
+    @cached_property
+    def _plan(self) -> Plan:
+        return self.plan  # but for the budget it never changes
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """In the order in which the values go to Optuna."""
+        return self._plan.objectives
+
+    @property
+    def reference_point(self) -> dict[str, float]:
+        """The fixed corner that hypervolume is measured from, one value per objective in its own unit."""
+        return {o.name: float(self._plan.reference_point[o.name]) for o in self.objectives}
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials by number, as they are in the storage now."""
+        remeasured = self._remeasured()
+        return [
+            replace(t, remeasured=remeasured[t.number]) if t.number in remeasured else t
+            for t in (self._trial(f) for f in self._frozen())
+        ]
+
+    def trial(self, number: int) -> Trial:
+        """One trial; UserError with the range of numbers if there is none."""
+        trials = {t.number: t for t in self.trials}
+        if number not in trials:
+            has = f"it has trials 0 to {max(trials)}" if trials else "it has no trials yet"
+            raise UserError(f"no trial {number} in {self.name!r}: {has}")
+        return trials[number]
+
+    def front(self) -> list[Trial]:
+        """The complete, feasible trials that no other one dominates, best in the first objective first."""
+        trials = [t for t in self.trials if self._counts(t)]
+        mask = pareto.non_dominated(self._costs(trials))
+        first = self.objectives[0]
+        return sorted(
+            (t for t, on in zip(trials, mask, strict=True) if on), key=lambda t: first.sign * t.values[first.name]
+        )
+
+    def hypervolume(self) -> float:
+        """Share of the box between the ideal corner and the reference point that the front dominates.
+
+        The ideal corner is 0 for what is minimised and 1 for what is maximised, so 0 is nothing and 1 cannot be had.
+        """
+        trials = [t for t in self.trials if self._counts(t)]
+        return pareto.hypervolume(self._scaled(trials), np.zeros(len(self.objectives)))
+
+    def hypervolume_history(self) -> list[tuple[int, float]]:
+        """(trial number, hypervolume so far) for every finished trial, in the order in which they finished."""
+        done = sorted((t for t in self.trials if t.outcome != "running"), key=_finished)
+        rows = self._scaled(done)
+        rows[[not self._counts(t) for t in done]] = np.nan
+        volumes = pareto.hypervolume_history(rows, np.zeros(len(self.objectives)))
+        return [(t.number, float(v)) for t, v in zip(done, volumes, strict=True)]
+
+    def counts(self) -> dict[str, int]:
+        """Trials per outcome, and "rejected: REASON" for candidates that never became a trial."""
+        counts: dict[str, int] = {}
+        for trial in self.trials:
+            counts[trial.outcome] = counts.get(trial.outcome, 0) + 1
+        return counts | {f"rejected: {reason}": n for reason, n in sorted(self.rejected().items())}
+
+    def rejected(self) -> dict[str, int]:
+        """How many candidates were turned down before they became a trial, by reason."""
+        stored = self._rejected if self._rejected is not None else self._optuna.user_attrs.get(_REJECTED, {})
+        return dict(stored)
+
+    def table(self) -> "pd.DataFrame":
+        """One row per trial: number, id, outcome, front, every score, the architecture's fields, seconds, reason."""
+        import pandas as pd
+
+        trials = self.trials
+        front = {t.number for t in self.front()}
+        scores = list(
+            dict.fromkeys([o.name for o in self.objectives] + [name for t in trials for name in t.measurements])
+        )
+        columns = ["number", "id", "outcome", "front", "feasible", *scores, *_FIELDS, "origin", "seconds", "reason"]
+        rows = [_row(t, scores, t.number in front) for t in trials]
+        return pd.DataFrame(rows, columns=columns).set_index("number")
+
+    # Writing; for the driver of a search alone.
+
+    def ask(self, sampler: BaseSampler, choices: Mapping[str, Sequence[Any]]) -> Asked:
+        """What an Optuna sampler suggests next, given all trials so far; nothing is written yet.
+
+        choices: per variable its values: JSON scalars, or lists for a choice of whole networks. Call `start` with the
+        answer if it becomes a trial, `reject` if not; until then the sampler counts it as running.
+        """
+        return self._proposals.ask(sampler, choices)
+
+    def given(self, params: Mapping[str, Any] | None, choices: Mapping[str, Sequence[Any]]) -> Asked:
+        """The same for a candidate from elsewhere. params: None for one outside the choices, which no sampler sees."""
+        return Asked(dict(params or {}), {n: distribution(choices[n]) for n in params or {}}, None)
+
+    def reject(self, asked: Asked, reason: str) -> None:
+        """Count a candidate that does not become a trial. Kept in the storage from the next `start` on."""
+        self._proposals.reject(asked)
+        self._rejected = self.rejected()
+        self._rejected[reason] = self._rejected.get(reason, 0) + 1
+
+    def start(self, asked: Asked, architecture: Architecture, origin: Origin = "sampler") -> int:
+        """Make the candidate a running trial, in one transaction; returns its number."""
+        self._check_writable()
+        if self._rejected is not None:
+            self._optuna.set_user_attr(_REJECTED, self._rejected)
+        attributes = {_ARCHITECTURE: architecture.to_dict(), _ID: architecture.id, _ORIGIN: origin}
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=asked.internal,
+            distributions=dict(asked.distributions),
+            user_attrs=attributes,
+            system_attrs=self._proposals.attributes(asked),
+        )
+        template.datetime_start = storage.now()
+        number = self._database.get_trial(self._database.create_new_trial(self._study_id, template)).number
+        self._proposals.start(asked, number)
+        return number
+
+    def finish(
+        self,
+        number: int,
+        outcome: Outcome,
+        reason: str = "",
+        measurements: Mapping[str, Measurement] | None = None,
+        curve: Sequence[Mapping[str, Any]] = (),
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        """Record how a running trial ended. A reader sees it running until all of this is stored.
+
+        Raises ValueError if a complete trial lacks a finite value for an objective, or the trial is not running.
+        """
+        self._check_writable()
+        given = measurements or {}
+        values = {name: float(m.value) for name, m in given.items()}
+        missing = [o.name for o in self.objectives if not math.isfinite(values.get(o.name, math.nan))]
+        if outcome == "complete" and missing:
+            raise ValueError(f"trial {number} is called complete but has no finite {missing[0]}")
+        result = {
+            "outcome": outcome,
+            "reason": reason,
+            "measurements": {n: {**m.details, "value": float(m.value)} for n, m in given.items()},
+            "curve": [dict(epoch) for epoch in curve],
+            "seconds": dict(seconds or {}),
+        }
+        bounds = violations(values, self._plan.constraints)
+        told = [values[o.name] for o in self.objectives] if outcome == "complete" else None
+        trial_id = self._database.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        if self._database.get_trial(trial_id).state != TrialState.RUNNING:
+            raise ValueError(f"trial {number} is finished already")
+        self._database.set_trial_user_attr(trial_id, _RESULT, json.loads(json.dumps(result)))
+        if bounds:
+            self._database.set_trial_system_attr(trial_id, _CONSTRAINTS, bounds)
+        self._database.set_trial_state_values(trial_id, _STATES[outcome], told)
+        self._proposals.finish(number, _STATES[outcome], told, bounds)
+
+    def pending(self) -> list[Trial]:
+        """Trials that a killed driver left running; they are evaluated again under the same numbers."""
+        return [t for t in self.trials if t.outcome == "running"]
+
+    def remeasured(self, number: int, measurements: Mapping[str, Measurement]) -> None:
+        """Keep later measurements of a finished trial beside its own."""
+        self._check_writable()
+        kept = self._remeasured().get(number, {})
+        new = {n: {**m.details, "value": float(m.value)} for n, m in measurements.items()}
+        self._optuna.set_user_attr(f"{_REMEASURED}{number}", {**kept, **new})
+
+    def set_budget(self, budget: int) -> None:
+        """The number of trials that the run is to have, when it is continued with another."""
+        self._check_writable()
+        self._optuna.set_user_attr(_PLAN, replace(self.plan, budget=budget).to_dict())
+
+    # Inside.
+
+    @cached_property
+    def _proposals(self) -> Proposals:
+        return Proposals(self._plan.objectives, self._frozen())
+
+    def _check_writable(self) -> None:
+        if not self._writable:
+            raise ValueError("the study was opened for reading")
+
+    def _frozen(self) -> list[FrozenTrial]:
+        """Optuna's trials that are ours; one that somebody queued by another tool has no architecture."""
+        return [t for t in self._optuna.get_trials(deepcopy=False) if _ARCHITECTURE in t.user_attrs]
+
+    def _trial(self, frozen: FrozenTrial) -> Trial:
+        if frozen.number not in self._read:
+            trial = _parse(frozen, self._plan)
+            if trial.outcome == "running":
+                return trial
+            self._read[frozen.number] = trial
+        return self._read[frozen.number]
+
+    def _remeasured(self) -> dict[int, dict[str, Any]]:
+        attributes = self._optuna.user_attrs.items()
+        return {int(k.removeprefix(_REMEASURED)): v for k, v in attributes if k.startswith(_REMEASURED)}
+
+    def _counts(self, trial: Trial) -> bool:
+        return trial.outcome == "complete" and trial.feasible
+
+    def _costs(self, trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
+        """(n, m), every objective to be minimised, NaN where a value is missing."""
+        rows = [[o.sign * t.values.get(o.name, math.nan) for o in self.objectives] for t in trials]
+        return np.asarray(rows, dtype=np.float64).reshape(len(trials), len(self.objectives))
+
+    def _scaled(self, trials: Sequence[Trial]) -> npt.NDArray[np.float64]:
+        """`_costs` with the ideal corner at -1 and the reference point at 0."""
+        corner = np.array([o.sign * self.reference_point[o.name] for o in self.objectives])
+        ideal = np.array([o.sign * o.ideal for o in self.objectives])
+        return cast("npt.NDArray[np.float64]", (self._costs(trials) - corner) / (corner - ideal))
+
+
+_FIELDS = ("blocks", "channels", "kernels", "reparam", "shortcut", "dw_ratio", "ffn_ratio", "stem_stride")
+
+
+def _row(trial: Trial, scores: Sequence[str], on_front: bool) -> list[Any]:
+    fields = trial.architecture.to_dict()
+    return [
+        *(trial.number, trial.id, trial.outcome, on_front, trial.feasible),
+        *(trial.values.get(name) for name in scores),
+        *(fields[name] for name in _FIELDS),
+        *(trial.origin, sum(trial.seconds.values()), trial.reason),
+    ]
+
+
+def _parse(frozen: FrozenTrial, plan: Plan) -> Trial:
+    attributes = frozen.user_attrs
+    running = not frozen.state.is_finished()
+    # A result without a state is a driver that was killed between the two: the trial is still to be done.
+    result = {} if running else attributes.get(_RESULT, {})
+    measurements = result.get("measurements", {})
+    values = {name: float(m["value"]) for name, m in measurements.items()}
+    outcome: Outcome = "running" if running else result.get("outcome", "failed")
+    return Trial(
+        number=frozen.number,
+        architecture=Architecture.from_dict(attributes[_ARCHITECTURE]),
+        outcome=outcome,
+        origin=attributes.get(_ORIGIN, "sampler"),
+        reason=result.get("reason", "" if running else "ended by another program than lkspace"),
+        measurements=measurements,
+        curve=tuple(result.get("curve", ())),
+        seconds=result.get("seconds", {}),
+        started=frozen.datetime_start,
+        finished=None if running else frozen.datetime_complete,
+        feasible=outcome != "infeasible" and (outcome != "complete" or feasible(values, plan.constraints)),
+    )
+
+
+def _finished(trial: Trial) -> tuple[float, int]:
+    return (trial.finished.timestamp() if trial.finished else math.inf, trial.number)
+
+
+def _only(database: optuna.storages.RDBStorage, place: str | Path, name: str | None) -> str:
+    """The name of the study in the storage that is meant."""
+    ours = [s for s in database.get_all_studies() if _FORMAT in s.user_attrs]
+    names = sorted(s.study_name for s in ours)
+    if name is not None and name in names:
+        return name
+    if name is None and len(names) == 1:
+        return names[0]
+    known = ", ".join(names) or "none"
+    if name is not None:
+        raise UserError(f"no study {name!r} at {str(place)!r}; studies of lkspace there: {known}")
+    if not names:
+        raise UserError(f"no study of lkspace at {str(place)!r}")
+    raise UserError(f"{len(names)} studies at {str(place)!r}: add '#NAME' with one of {known}")
+
+
+def _folder(place: str | Path, recorded: str | None) -> Path | None:
+    """The run's folder: where the user found it, which may have moved, or where it was made."""
+    if not storage.is_url(str(place)):
+        path = Path(place).expanduser().resolve()
+        return path if path.is_dir() else path.parent
+    return Path(recorded) if recorded and Path(recorded).is_dir() else None
