@@ -56,6 +56,8 @@ def _axis(
         _reduced(variable.field, [_useful(variable, values[i], i, limits) for i in positions], reduce)
         for values in variable.values
     ]
+    if variable.field == "reparam":
+        numbers.append(0.0)  # canonical form may leave none of it even where none is no choice
     low, high = min(numbers), max(numbers)
     return [Axis(variable.field, stages, reduce, low, high)] if low < high else []
 
