@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ class ToyCost:
 class Toy:
     """Costs that a person can add up: per stage, blocks x channels x (kernel area + inside), times pixels for FLOPs."""
 
-    references = {
+    references: ClassVar = {
         "toy-big": Architecture("toy", (3, 3), (64, 64), (31, 31), (5, 5), (True, True), stem_stride=1),
     }
 

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def one_step_apart(fields: dict[str, Any], p: dict[str, Any], q: dict[str, Any])
         table = [tuple(c) if isinstance(c, list) else (c,) * stages for c in given_choices]
         table = [tuple(0 if v in (None, "none") else v for v in row) for row in table]
         rising = sorted(table)
-        chain = all(all(x <= y for x, y in zip(a, b, strict=True)) for a, b in zip(rising, rising[1:], strict=False))
+        chain = all(all(x <= y for x, y in zip(a, b, strict=True)) for a, b in pairwise(rising))
         a, b = (tuple(v or 0 for v in point[name]) for point in (p, q))
         return not chain or abs(rising.index(a) - rising.index(b)) == 1
     lists = given_choices if isinstance(given_choices[0], list) else [given_choices] * stages
