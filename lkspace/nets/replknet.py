@@ -152,7 +152,7 @@ class RepLKNet(nn.Module):
         super().__init__()
         blocks, channels = architecture.blocks, architecture.channels
         self.stem = _stem(channels[0], _STEM_STRIDES[architecture.stem_stride])
-        rates = torch.linspace(0, drop_path, sum(blocks)).tolist()
+        rates = torch.linspace(0, drop_path, sum(blocks), device="cpu").tolist()  # also where the net has no values
         self.stages = nn.ModuleList()
         self.transitions = nn.ModuleList()
         for stage in range(architecture.stages):

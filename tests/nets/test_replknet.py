@@ -143,6 +143,27 @@ def test_same_seed_same_network():
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+def test_can_be_built_and_deployed_without_values(awkward):
+    """On the meta device: then `load_state_dict(assign=True)` gives them."""
+    network = awkward(nets.build(MIXED, classes=3)).deploy()
+    with torch.device("meta"):
+        empty = nets.build(MIXED, classes=3, drop_path=0.1).deploy()
+    empty.load_state_dict(network.state_dict(), assign=True)
+    x = torch.randn(1, 3, 16, 16)
+    assert torch.equal(empty.eval()(x), network(x))
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_compiles_as_one_graph(mode):
+    network = getattr(nets.build(MIXED, classes=3, drop_path=0.1), mode)()
+    x = torch.randn(2, 3, 16, 16)
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    torch.manual_seed(6)
+    got = compiled(x)
+    torch.manual_seed(6)
+    torch.testing.assert_close(got, network(x))
+
+
 def test_trains_in_channels_last_and_bfloat16():
     network = nets.build(MIXED, classes=3, drop_path=0.1).to(memory_format=torch.channels_last)
     x = torch.randn(4, 3, 16, 16).to(memory_format=torch.channels_last)
