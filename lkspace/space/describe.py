@@ -8,7 +8,7 @@ import numpy as np
 from lkspace.quantity import human
 from lkspace.space import moves
 from lkspace.space.search_space import SearchSpace
-from lkspace.space.variable import Value, Variable, label, word
+from lkspace.space.variable import Choice, Value, Variable, label, word
 
 CHECK_SAMPLES = 1000
 
@@ -68,7 +68,7 @@ def _warnings(space: SearchSpace, share: float) -> Iterator[str]:
             effect = moves.effective(variable, values, largest, space.limits)
             if effect in kept:
                 yield (
-                    f"{variable.name} {label(values)} builds the same as {label(kept[effect])}: "
+                    f"{variable.name} {_shown(label(values))} builds the same as {_shown(label(kept[effect]))}: "
                     + _why(space, variable, largest)
                 )
             kept.setdefault(effect, values)
@@ -94,7 +94,11 @@ def _largest_kernels(space: SearchSpace) -> tuple[int, ...]:
 
 
 def _choices(slot: Variable) -> str:
-    return ", ".join(choice if isinstance(choice, str) else word(choice) for choice in slot.choices)
+    return ", ".join(_shown(choice) for choice in slot.choices)
+
+
+def _shown(choice: Choice) -> str:
+    return choice if isinstance(choice, str) else word(choice)
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -2,14 +2,14 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from lkspace.errors import UserError
 from lkspace.quantity import Bound
-from lkspace.space.architecture import LARGEST, LARGEST_RATIO, LARGEST_STAGES, PER_STAGE, short
+from lkspace.space.architecture import LARGEST, LARGEST_RATIO, LARGEST_STAGES, PER_STAGE, STEM_STRIDES, short
 from lkspace.space.constraints import Relation, parse_constraint
 from lkspace.space.variable import Value, Variable
 
@@ -33,7 +33,7 @@ class SpaceFile(BaseModel):
     description: str = ""
     image_size: int = Field(ge=8, le=4096)
     classes: int = Field(default=1000, ge=2, le=1_000_000)
-    stem_stride: Literal[1, 2, 4] = 4
+    stem_stride: int = 4
     stages: int = Field(default=4, ge=1, le=LARGEST_STAGES)
     blocks: Choices
     channels: Choices
@@ -51,11 +51,14 @@ def check(fields: object, where: str) -> SpaceFile:
     if not isinstance(fields, dict):
         raise UserError(f"{where}: expected a mapping with the keys {', '.join(SpaceFile.model_fields)}")
     try:
-        return SpaceFile.model_validate(fields)
+        space = SpaceFile.model_validate(fields)
     except ValidationError as error:
         # A mistyped key is also a missing one: say what was typed.
         details = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         raise UserError(f"{where}: {_explained(details[0])}") from None
+    if space.stem_stride not in STEM_STRIDES:
+        raise UserError(f"{where}: stem_stride is {space.stem_stride}, expected 1, 2 or 4")
+    return space
 
 
 def variables(space: SpaceFile, where: str) -> tuple[Variable, ...]:

@@ -1,4 +1,4 @@
-"""YAML read so that no file can surprise: plain data only, no key twice, no alias, no large file, one-line errors."""
+"""YAML read so that no file can surprise: plain data only, no key twice, small also when expanded, one-line errors."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -11,18 +11,12 @@ from lkspace.space.architecture import short
 
 # A space of every shipped kind is under 3 KB; what is larger is not a search space.
 MAX_BYTES = 65_536
+# A few aliases of aliases can stand for more values than memory holds: what a file means is bounded, too.
+MAX_VALUES = 20_000
 
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that also refuses what YAML allows and a reader would overlook."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(
-                problem="an alias is not allowed; write the value out", problem_mark=event.start_mark
-            )
-        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -39,7 +33,7 @@ class _Loader(yaml.SafeLoader):
 def parse(text: str, where: str) -> Any:
     """The one document in `text`, as plain data; UserError that starts with `where` and names the line."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
@@ -50,6 +44,22 @@ def parse(text: str, where: str) -> Any:
         raise UserError(f"{where}: not valid YAML: nested too deeply") from None
     except (ValueError, OverflowError) as error:  # a date such as 2001-99-99, a number of 5,000 digits
         raise UserError(f"{where}: a value cannot be read: {_line(error)}") from None
+    if _values(value) > MAX_VALUES:
+        raise UserError(f"{where}: more than {MAX_VALUES:,} values once its aliases are written out")
+    return value
+
+
+def _values(root: Any) -> int:
+    """How many values there are with every alias written out, counted no further than needed."""
+    count, left = 0, [root]
+    while left and count <= MAX_VALUES:
+        value = left.pop()
+        count += 1
+        if isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    return count
 
 
 def read(path: Path) -> Any:
