@@ -1,5 +1,6 @@
 """Numbers with units as people write them: `latency<=5ms`, `params<=2M`, `accuracy>=80%`."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -40,7 +41,9 @@ class Bound:
         try:
             value = float(number)
         except ValueError:
-            raise UserError(f"constraint {text!r}: {number!r} is not a number") from None
+            value = math.inf
+        if not math.isfinite(value):  # 1.2.3, or 1e999
+            raise UserError(f"constraint {text!r}: {number!r} is not a number")
         return cls(name, "<=" if relation == "<=" else ">=", value * factors[suffix])
 
     def holds(self, value: float) -> bool:

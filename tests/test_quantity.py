@@ -35,6 +35,7 @@ def test_a_bound_is_kept_in_the_unit_of_its_score(text: str, expected: Bound) ->
         ("latency<=5M", "'ms'"),
         ("params<=2ms", "'M'"),
         ("flops<=1.2.3M", "not a number"),
+        ("flops<=1e999", "not a number"),
         ("", "NAME<=VALUE"),
         ("flops<=nan", "NAME<=VALUE"),
     ],

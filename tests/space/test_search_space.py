@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lkspace.errors import UserError
@@ -46,6 +46,8 @@ def test_what_is_decoded_can_be_found_again(fields: dict[str, Any], index: int) 
 
 @settings(deadline=None, max_examples=60)
 @given(spaces())
+@example(make(kernels={"per_stage": [3, 5, 7]}, reparam={"whole": [3, 5]}))
+@example(make(kernels={"per_stage": [3, 5]}, reparam={"whole": [[3, 3], [1, 3]]}))
 def test_different_architectures_have_different_vectors_in_the_unit_cube(fields: dict[str, Any]) -> None:
     space = SearchSpace.from_dict(fields)
     architectures = {build(fields, point) for point in points(fields)}
