@@ -19,7 +19,7 @@ from lkspace.kernels.backends import choose
 from lkspace.kernels.checks import check, check_backward, memory_format
 from lkspace.kernels.flops import register
 
-_library = torch.library.Library("lkspace", "DEF")
+_library: Any = torch.library.Library("lkspace", "DEF")  # type: ignore[no-untyped-call]
 _library.define("depthwise_conv2d(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
 _library.define(
     "depthwise_conv2d_backward(Tensor grad, Tensor x, Tensor weight, bool[3] wanted) -> (Tensor, Tensor, Tensor)"

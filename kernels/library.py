@@ -1,0 +1,87 @@
+"""The compiled library: where it lies, whether it fits, and its plain C functions (native/interface.h).
+
+It lies beside this file in an installed wheel; in site-packages' `lkspace/kernels` beside an editable install, whose
+Python files stay in the checkout. It needs torch to be loaded first, so that both share one OpenMP runtime.
+"""
+
+import ctypes
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch  # noqa: F401  (its OpenMP runtime)
+
+from lkspace.errors import UserError
+
+ABI = 1
+ISA_VARIABLE = "LKSPACE_ISA"
+ISAS = ("portable", "avx2", "avx512")  # numbered as in interface.h
+
+_NAME = "lkspace_native.dll" if sys.platform == "win32" else "lkspace_native.so"
+
+
+class View(ctypes.Structure):
+    """`View` of interface.h: address, strides of n, c, h, w in elements."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("data", "n", "c", "h", "w"))
+
+
+class Call(ctypes.Structure):
+    """`Call` of interface.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("isa", "type", "threads", "n", "c", "h", "w", "kh", "kw", "flip")),
+        *((name, View) for name in ("image", "map", "kernel", "bias")),
+    )
+
+
+@cache
+def load() -> ctypes.CDLL | str:
+    """The library, or why there is none."""
+    places = [Path(__file__).parent, *(Path(entry, "lkspace", "kernels") for entry in sys.path if entry)]
+    stale = ""
+    for place in dict.fromkeys(places):
+        path = place / _NAME
+        if not path.is_file():
+            continue
+        try:
+            library = ctypes.CDLL(str(path))
+            library.lkspace_abi.restype = ctypes.c_int64
+            abi = library.lkspace_abi()
+        except (OSError, AttributeError) as error:
+            return f"{path} does not load: {error}"
+        if abi != ABI:
+            stale = f"{path} was built for another version (interface {abi}, not {ABI}): install lkspace again"
+            continue
+        for function in (library.lkspace_convolve, library.lkspace_weight_gradient):
+            function.restype = ctypes.c_int64
+            function.argtypes = (ctypes.POINTER(Call),)
+        library.lkspace_has.restype = library.lkspace_has_threads.restype = ctypes.c_int64
+        library.lkspace_has.argtypes = (ctypes.c_int64,)
+        return library
+    return stale or f"no {_NAME}: lkspace was installed without a C++ compiler (gcc or clang)"
+
+
+@cache
+def instruction_set(forced: str | None) -> int:
+    """Index into ISAS of what the library uses: the best that is there, or the forced one.
+
+    UserError if the forced one is unknown or this processor lacks it. Needs a library.
+    """
+    library = load()
+    assert not isinstance(library, str)
+    there = [index for index in range(len(ISAS)) if library.lkspace_has(index)]
+    if not forced:
+        return there[-1]
+    if forced not in ISAS:
+        raise UserError(f"{ISA_VARIABLE}={forced}: no such instruction set; known: {', '.join(ISAS)}")
+    if ISAS.index(forced) not in there:
+        names = ", ".join(ISAS[index] for index in there)
+        raise UserError(f"{ISA_VARIABLE}={forced}: not on this processor or not built in; there are: {names}")
+    return ISAS.index(forced)
+
+
+def selected() -> int:
+    """Index into ISAS of what a call now would use: LKSPACE_ISA if it is set, else the best that is there."""
+    return instruction_set(os.environ.get(ISA_VARIABLE))

@@ -1,0 +1,72 @@
+// The exported functions: which instruction sets are there, and the two operations handed to one of them.
+#include <new>
+
+#include "interface.h"
+#include "variants.h"
+
+using namespace lkspace;
+
+LKSPACE_API int64_t lkspace_abi() { return LKSPACE_ABI; }
+
+// Whether the library was built for this instruction set and this processor has it.
+LKSPACE_API int64_t lkspace_has(int64_t isa) {
+    switch (isa) {
+        case PORTABLE: return 1;
+#if defined(LKSPACE_X86)
+        case AVX2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                          __builtin_cpu_supports("f16c");
+        case AVX512: return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+                            lkspace_has(AVX2);
+#endif
+        default: return 0;
+    }
+}
+
+// Whether it can use more than one thread.
+LKSPACE_API int64_t lkspace_has_threads() {
+#if defined(_OPENMP)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+namespace {
+
+// 0, or 1 if memory ran out: an exception must not leave a plain C function.
+template <class Work>
+int64_t guarded(const Work& work) {
+    try {
+        work();
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}
+
+}  // namespace
+
+LKSPACE_API int64_t lkspace_convolve(const Call* call) {
+    return guarded([&] {
+        switch (call->isa) {
+#if defined(LKSPACE_X86)
+            case AVX512: return avx512::convolve(*call);
+            case AVX2: return avx2::convolve(*call);
+#endif
+            default: return portable::convolve(*call);
+        }
+    });
+}
+
+LKSPACE_API int64_t lkspace_weight_gradient(const Call* call) {
+    return guarded([&] {
+        switch (call->isa) {
+#if defined(LKSPACE_X86)
+            case AVX512: return avx512::weight_gradient(*call);
+            case AVX2: return avx2::weight_gradient(*call);
+#endif
+            default: return portable::weight_gradient(*call);
+        }
+    });
+}

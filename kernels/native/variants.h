@@ -1,0 +1,18 @@
+// direct.cpp, once per instruction set.
+#pragma once
+
+#include "interface.h"
+
+#define LKSPACE_DECLARE(variant)            \
+    namespace variant {                     \
+    void convolve(const Call& call);        \
+    void weight_gradient(const Call& call); \
+    }
+
+namespace lkspace {
+
+LKSPACE_DECLARE(portable)
+LKSPACE_DECLARE(avx2)
+LKSPACE_DECLARE(avx512)
+
+}  // namespace lkspace

@@ -1,0 +1,69 @@
+// Vectors of L floats by the compiler's own extension (gcc, clang), and what each instruction set wants of them.
+#pragma once
+
+#include <cstdint>
+
+// Tile heights: accumulators (2 columns each) plus one kernel vector must fit the registers: 16 (32 with AVX-512).
+#if defined(__AVX512F__)
+#define LKSPACE_TILE_ROWS 8
+#elif defined(__AVX2__)
+#define LKSPACE_TILE_ROWS 7
+#else
+#define LKSPACE_TILE_ROWS 6
+#endif
+
+namespace lkspace {
+namespace {
+
+constexpr int TILE_ROWS = LKSPACE_TILE_ROWS;
+
+template <int L>
+struct Floats;
+template <>
+struct Floats<4> {
+    typedef float Type __attribute__((vector_size(16)));
+    typedef float Loose __attribute__((vector_size(16), aligned(4), may_alias));
+};
+template <>
+struct Floats<8> {
+    typedef float Type __attribute__((vector_size(32)));
+    typedef float Loose __attribute__((vector_size(32), aligned(4), may_alias));
+};
+template <>
+struct Floats<16> {
+    typedef float Type __attribute__((vector_size(64)));
+    typedef float Loose __attribute__((vector_size(64), aligned(4), may_alias));
+};
+
+template <int L>
+using Vector = typename Floats<L>::Type;
+
+template <int L>
+inline Vector<L> load(const float* from) {
+    return *reinterpret_cast<const typename Floats<L>::Loose*>(from);
+}
+
+template <int L>
+inline void store(float* to, Vector<L> value) {
+    *reinterpret_cast<typename Floats<L>::Loose*>(to) = value;
+}
+
+#if defined(__clang__)
+#define LKSPACE_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int32_t Order __attribute__((vector_size(16)));
+#define LKSPACE_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Order{__VA_ARGS__})
+#endif
+
+// Rows become columns.
+inline void transpose(Vector<4> (&m)[4]) {
+    const Vector<4> a = LKSPACE_SHUFFLE(m[0], m[1], 0, 4, 1, 5), b = LKSPACE_SHUFFLE(m[0], m[1], 2, 6, 3, 7);
+    const Vector<4> c = LKSPACE_SHUFFLE(m[2], m[3], 0, 4, 1, 5), d = LKSPACE_SHUFFLE(m[2], m[3], 2, 6, 3, 7);
+    m[0] = LKSPACE_SHUFFLE(a, c, 0, 1, 4, 5);
+    m[1] = LKSPACE_SHUFFLE(a, c, 2, 3, 6, 7);
+    m[2] = LKSPACE_SHUFFLE(b, d, 0, 1, 4, 5);
+    m[3] = LKSPACE_SHUFFLE(b, d, 2, 3, 6, 7);
+}
+
+}  // namespace
+}  // namespace lkspace
