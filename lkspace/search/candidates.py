@@ -1,0 +1,103 @@
+"""Which architectures may still be tried: those of the space that keep the cheap constraints and are new."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from lkspace import registry
+from lkspace.errors import UserError
+from lkspace.quantity import Bound, human
+from lkspace.scores.score import Setting
+from lkspace.space.architecture import Architecture
+from lkspace.space.constraints import Relation
+from lkspace.space.search_space import ENUMERATION_LIMIT, SearchSpace
+
+DRAWS = 2000  # uniform draws before a space is taken to hold nothing new; a draw costs about 0.2 ms
+DUPLICATE = "duplicate"
+
+# Values of cheap scores of an architecture, by name. A sampler that computes objectives instead of modelling them
+# takes the same function.
+Cheap = Callable[[Architecture], Mapping[str, float]]
+
+
+def cheap_scores(space: SearchSpace, setting: Setting, names: Iterable[str]) -> Cheap:
+    """The function that computes the cheap ones of these scores; params and FLOPs by arithmetic alone."""
+    exact = {"params", "flops"}
+    others = [s for n in dict.fromkeys(names) if (s := registry.scores.get(n)).cheap and n not in exact]
+
+    def values(architecture: Architecture) -> dict[str, float]:
+        costs: dict[str, float] = dict(space.costs(architecture))
+        for score in others:
+            *_, final = score.measure(architecture, setting)
+            costs[score.name] = final.value
+        return costs
+
+    return values
+
+
+class Candidates:
+    """The part of a space that a run may still try.
+
+    cheap: values of cheap scores of an architecture. bounds: the run's constraints; those on other scores are not
+    looked at here.
+    tried: ids of architectures that are trials already.
+    """
+
+    def __init__(
+        self, space: SearchSpace, cheap: Cheap, bounds: Sequence[Bound] = (), tried: Iterable[str] = ()
+    ) -> None:
+        self.space = space
+        self.cheap = cheap
+        own = [b for b in space.constraints if isinstance(b, Bound)]
+        self._bounds = own + [b for b in bounds if registry.scores.get(b.name).cheap]
+        self._tried = set(tried)
+
+    def objection(self, architecture: Architecture) -> str | None:
+        """Why a canonical architecture may not be tried: "duplicate" or the constraint it breaks; None if it may."""
+        if architecture.id in self._tried:
+            return DUPLICATE
+        for constraint in self.space.constraints:
+            if isinstance(constraint, Relation) and not constraint.holds(architecture):
+                return str(constraint)
+        if not self._bounds:
+            return None
+        values = self.cheap(architecture)
+        return next((str(b) for b in self._bounds if not b.holds(values[b.name])), None)
+
+    def take(self, architecture: Architecture) -> None:
+        """The architecture is a trial now."""
+        self._tried.add(architecture.id)
+
+    def draw(self, rng: np.random.Generator) -> Architecture | None:
+        """One of the architectures that may be tried, uniform over points; None if there is none left.
+
+        A space of up to 100,000 points is searched whole before None, a larger one by 2,000 draws.
+        """
+        for _ in range(DRAWS):
+            architecture = self.space.sample(rng)
+            if self.objection(architecture) is None:
+                return architecture
+        if self.space.size > ENUMERATION_LIMIT:
+            return None
+        left = [a for a in self.space.enumerate() if self.objection(a) is None]
+        return left[int(rng.integers(len(left)))] if left else None
+
+    def sample(self, count: int, rng: np.random.Generator) -> list[Architecture]:
+        """Up to `count` architectures that may be tried, drawn with replacement.
+
+        Raises UserError that names the constraints and what the space offers if there is none.
+        """
+        drawn = [a for a in (self.space.sample(rng) for _ in range(count)) if self.objection(a) is None]
+        if not drawn and (single := self.draw(rng)) is not None:
+            drawn = [single]
+        if not drawn:
+            raise UserError(self._nothing_left(rng))
+        return drawn
+
+    def _nothing_left(self, rng: np.random.Generator) -> str:
+        values = [self.cheap(self.space.sample(rng)) for _ in range(200)]
+        offers = []
+        for bound in self._bounds:
+            has = [v[bound.name] for v in values]
+            offers.append(f"{bound} ({human(min(has))} to {human(max(has))} there)")
+        return f"no architecture of space {self.space.name} keeps {', '.join(offers)}: loosen the constraint"

@@ -1,0 +1,122 @@
+"""Ray for the length of one search: started quietly on this machine, or joined at an address, and always left.
+
+A started Ray dies with its driver, a killed one's too (its processes watch their parent), and writes only to one
+scratch folder.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import joblib  # type: ignore[import-untyped]
+
+from lkspace.errors import RunError, UserError
+from lkspace.search.lock import SCRATCH_PREFIX
+
+# Set before Ray is imported; a value that the user set stays.
+_QUIET = {
+    "RAY_AUTH_MODE": "disabled",  # a started Ray listens on this machine only, for the length of the run
+    "RAY_USAGE_STATS_ENABLED": "0",  # no network
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths that the user gave stay good in the workers
+    "RAY_DEDUP_LOGS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must end the run within a second, without a snapshot
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study is the record
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+_LONGEST_SCRATCH = 40  # a socket's path may have 107 bytes, and Ray appends up to 65
+_RANDOM_PART = 8  # characters that mkdtemp adds
+_OBJECT_STORE = 128 * 2**20  # bytes: only reports pass through it, Ray's default is a third of the memory
+
+
+def cores() -> int:
+    """Cores this process may use: affinity and the container's quota count, not what the machine has."""
+    return int(joblib.cpu_count())
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder with a path short enough for Ray's sockets; removed at the end."""
+    base = Path(tempfile.gettempdir())
+    if len(str(base / SCRATCH_PREFIX)) + _RANDOM_PART > _LONGEST_SCRATCH:
+        base = Path("/tmp")
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=base))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def ray_cluster(scratch: Path, address: str | None, *, cpus: int, gpus: float) -> Iterator[None]:
+    """Ray is up inside: a local one with that many CPUs and room for `gpus`, or the cluster at `address`.
+
+    Raises UserError if the address is wrong, RunError if Ray does not start.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        raise UserError("Ray is already running in this process; call ray.shutdown() before the search")
+    if address is not None and address.startswith("ray://"):
+        raise UserError(
+            f"--address {address}: run the command on a machine of the cluster and give host:port or 'auto'"
+        )
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                num_gpus=None if gpus else 0,
+                object_store_memory=_OBJECT_STORE,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                configure_logging=False,
+                _temp_dir=str(scratch),
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False)
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"--address {address}: no Ray cluster answers there ({_line(error)})") from None
+    except Exception as error:
+        raise RunError(f"Ray did not start: {_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def trial_slots(cpus_per_trial: int, gpus_per_trial: float) -> int:
+    """How many trials fit the running Ray at a time; UserError if not even one does."""
+    import ray
+
+    fitting = 0
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        have = node["Resources"] if node["Alive"] else {}
+        fits = have.get("CPU", 0) // cpus_per_trial
+        if gpus_per_trial:
+            fits = min(fits, _gpu_slots(have.get("GPU", 0), gpus_per_trial))
+        fitting += int(fits)
+    if not fitting:
+        wanted = f"{cpus_per_trial} cores" + (f" and {gpus_per_trial:g} GPU" if gpus_per_trial else "")
+        raise UserError(f"no machine has {wanted} for one trial: lower --cpus-per-trial or --gpus-per-trial")
+    return fitting
+
+
+def _gpu_slots(gpus: float, per_trial: float) -> int:
+    """A fraction shares one GPU; two thirds of one and two thirds of another are no place for a trial."""
+    return int(gpus) * int(1 / per_trial + 1e-9) if per_trial < 1 else int(gpus // per_trial)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,145 @@
+"""One candidate's scores, the cheap ones first: what a worker does, as a plain generator without Ray.
+
+Nothing that a candidate does to its scores is an exception here: a training that diverged, a memory that was too
+small and a bug in a score all end as a report that says so, and the worker goes on with the next candidate.
+"""
+
+import errno
+import math
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lkspace import registry
+from lkspace.errors import RunError
+from lkspace.quantity import Bound, human
+from lkspace.scores.score import Diverged, Measurement, Score, Setting
+from lkspace.space.architecture import Architecture
+
+Outcome = Literal["complete", "diverged", "failed", "infeasible"]
+ALWAYS = ("params", "flops")  # cost nothing and are wanted in every table
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all candidates of one run have in common; sent to every worker once.
+
+    scores: names in the order they are measured. folder: where `trials/<number>/` is written; absolute.
+    """
+
+    setting: Setting
+    scores: tuple[str, ...]
+    constraints: tuple[Bound, ...]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a candidate has come; each one repeats what those before it said.
+
+    curve: one entry an epoch of a score that takes several measurements. seconds: spent, by score.
+    outcome: None while it goes on. fatal: the run cannot go on (the disk is full); no verdict on the candidate.
+    """
+
+    measurements: Mapping[str, Measurement] = field(default_factory=dict)
+    curve: tuple[Mapping[str, Any], ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    outcome: Outcome | None = None
+    reason: str = ""
+    fatal: str = ""
+
+
+def order(names: Iterator[str] | list[str]) -> tuple[str, ...]:
+    """All scores a run measures, each once: cheap ones, then the measured ones, trainings last."""
+    wanted = {*ALWAYS, *names}
+    scores = {name: registry.scores.get(name) for name in wanted}
+    return tuple(sorted(wanted, key=lambda name: (not scores[name].cheap, name == "accuracy", name)))
+
+
+def evaluate(job: Job, number: int, architecture: Architecture) -> Iterator[Report]:
+    """Reports of rising completeness, the last one with an outcome or fatal."""
+    progress = _Progress()
+    try:
+        for name in job.scores:
+            yield from _measure(job, registry.scores.get(name), architecture, progress)
+            reason = _objection(name, progress.measurements[name].value, job.constraints)
+            if reason:
+                yield progress.report(*reason)
+                return
+    except Diverged as error:
+        yield progress.report("diverged", _line(error))
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            yield progress.report(None, fatal=f"{error.filename or job.folder}: {error.strerror}")
+        elif _out_of_memory(error):
+            yield progress.report("failed", f"out of memory: {_line(error)}")
+        elif isinstance(error, RunError):
+            yield progress.report("failed", _line(error))
+        else:
+            _keep_traceback(job.folder / "trials" / str(number))
+            yield progress.report("failed", f"{type(error).__name__}: {_line(error)}")
+    else:
+        yield progress.report("complete")
+
+
+class _Progress:
+    """What has been measured so far."""
+
+    def __init__(self) -> None:
+        self.measurements: dict[str, Measurement] = {}
+        self.curve: list[Mapping[str, Any]] = []
+        self.seconds: dict[str, float] = {}
+
+    def report(self, outcome: Outcome | None, reason: str = "", fatal: str = "") -> Report:
+        return Report(dict(self.measurements), tuple(self.curve), dict(self.seconds), outcome, reason, fatal)
+
+
+def _measure(job: Job, score: Score, architecture: Architecture, progress: _Progress) -> Iterator[Report]:
+    """Run one score; a report after each of its measurements if it takes time."""
+    measuring = score.measure(architecture, job.setting)
+    progress.seconds[score.name] = 0.0
+    while True:
+        start = time.perf_counter()
+        measurement = next(measuring, None)
+        progress.seconds[score.name] += time.perf_counter() - start
+        if measurement is None:
+            break
+        progress.measurements[score.name] = measurement
+        if "epoch" in measurement.details:
+            progress.curve.append({score.name: measurement.value, **measurement.details})
+        if not score.cheap:
+            yield progress.report(None)
+    if score.name not in progress.measurements:
+        raise RuntimeError(f"score {score.name} gave no measurement")
+
+
+def _objection(name: str, value: float, constraints: tuple[Bound, ...]) -> tuple[Outcome, str] | None:
+    if not math.isfinite(value):
+        return "failed", f"{name} is {value}"
+    for bound in constraints:
+        if bound.name == name and not bound.holds(value):
+            return "infeasible", f"{name} {human(value, registry.scores.get(name).unit)} breaks {bound}"
+    return None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch has an exception for a GPU's memory, a RuntimeError for the CPU's."""
+    return (
+        isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in str(error)
+    )
+
+
+def _keep_traceback(folder: Path) -> None:
+    """A bug always shows a traceback; a worker's goes to a file beside the candidate's others."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "error.txt").write_text(traceback.format_exc())
+    except OSError:
+        pass  # the reason is in the study
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,157 @@
+"""What a call of `run` asks for, checked before anything is written, and how it differs from a run that is there."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lkspace import registry
+from lkspace.data import describe
+from lkspace.errors import UserError
+from lkspace.quantity import Bound
+from lkspace.record import Objective, Plan
+from lkspace.scores.score import Setting
+from lkspace.search.evaluate import order
+from lkspace.space.search_space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked call. scores: what each trial measures, in order. space: at the data's number of classes."""
+
+    space: SearchSpace
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Bound, ...]
+    scores: tuple[str, ...]
+    setting: Setting
+    sampler: str
+    seed: int
+    budget: int
+    command: str
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The scores that are neither computed nor trained: measured again when nothing else runs."""
+        return tuple(n for n in self.scores if not registry.scores.get(n).cheap and n != "accuracy")
+
+    def plan(self, name: str, corner: Mapping[str, float], environment: Mapping[str, Any]) -> Plan:
+        """The plan of a study that begins with this request."""
+        return Plan(
+            name=name,
+            space=self.space.to_dict(),
+            objectives=self.objectives,
+            reference_point=dict(corner),
+            constraints=self.constraints,
+            setting=_plain(self.setting),
+            sampler=self.sampler,
+            seed=self.seed,
+            budget=self.budget,
+            command=self.command,
+            environment=dict(environment),
+        )
+
+    def check_continues(self, plan: Plan, folder: Path, data_key: str) -> None:
+        """UserError that names the first thing in which the run in `folder` was started differently."""
+        then: dict[str, Any] = {
+            "objectives": [o.name for o in plan.objectives],
+            "constraints": [str(b) for b in plan.constraints],
+            "seed": plan.seed,
+            "sampler": plan.sampler,
+            **plan.setting,
+        }
+        now: dict[str, Any] = {
+            "objectives": [o.name for o in self.objectives],
+            "constraints": [str(b) for b in self.constraints],
+            "seed": self.seed,
+            "sampler": self.sampler,
+            **_plain(self.setting),
+        }
+        for name, value in now.items():
+            if name in then and then[name] != value:
+                raise _differs(folder, name, then[name], value)
+        ours = self.space.to_dict()
+        for name, value in ours.items():
+            if plan.space.get(name) != value:
+                raise _differs(folder, f"the search space's {name}", plan.space.get(name), value)
+        if plan.environment.get("data_key", data_key) != data_key:
+            raise UserError(
+                f"{folder} holds a run on other images: the files of {self.setting.data} have changed since it began;"
+                " name another folder with --run"
+            )
+
+
+def request(
+    space: SearchSpace,
+    *,
+    budget: int,
+    objectives: Sequence[str],
+    constraints: Sequence[str | Bound],
+    data: str,
+    overrides: Mapping[str, Any],
+    sampler: str,
+    seed: int,
+    device: str,
+    command: str,
+) -> Request:
+    """The request of such a call; UserError with the place and the mend if something in it is wrong."""
+    if budget < 1:
+        raise UserError(f"budget is {budget}, expected at least 1 trial")
+    if seed < 0:
+        raise UserError(f"seed is {seed}, expected 0 or more")
+    registry.samplers.get(sampler)
+    bounds = tuple(b if isinstance(b, Bound) else Bound.parse(b) for b in constraints)
+    for bound in bounds:
+        registry.scores.get(bound.name)
+    space = space.at(classes=describe(data).classes)
+    return Request(
+        space=space,
+        objectives=_objectives(objectives),
+        constraints=bounds,
+        scores=order([*objectives, *(b.name for b in bounds)]),
+        setting=_setting(space, data, seed, device, overrides),
+        sampler=sampler,
+        seed=seed,
+        budget=budget,
+        command=command,
+    )
+
+
+def _objectives(names: Sequence[str]) -> tuple[Objective, ...]:
+    if not names or len(set(names)) < len(names):
+        raise UserError(
+            f"objectives {','.join(names)!r}: name at least one score, each once, as in accuracy,flops,latency"
+        )
+    scores = [registry.scores.get(name) for name in names]
+    return tuple(Objective(s.name, s.unit, s.direction) for s in scores)
+
+
+def _setting(space: SearchSpace, data: str, seed: int, device: str, overrides: Mapping[str, Any]) -> Setting:
+    setting = Setting(data=data, size=space.image_size, classes=space.classes, seed=seed, device=device)
+    free = {f.name for f in dataclasses.fields(Setting)} - {"data", "size", "classes", "seed", "device"}
+    if unknown := sorted(set(overrides) - free):
+        raise UserError(f"unknown setting {unknown[0]!r}; known: {', '.join(sorted(free))}")
+    for name in ("threads", "epochs", "batch", "latency_batch", "latency_threads"):
+        value = overrides.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"{name} is {value!r}, expected a whole number of at least 1")
+    return dataclasses.replace(setting, **overrides)
+
+
+def _plain(setting: Setting) -> dict[str, Any]:
+    """As a plan keeps it; where decoded data lie is no part of what a run is."""
+    fields = dataclasses.asdict(setting)
+    del fields["cache"]
+    return fields
+
+
+def _differs(folder: Path, name: str, then: Any, now: Any) -> UserError:
+    return UserError(
+        f"{folder} holds a run with {name} {_shown(then)}, this call has {_shown(now)}:"
+        " name another folder with --run, or repeat the run's own command"
+    )
+
+
+def _shown(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

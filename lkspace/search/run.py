@@ -1,0 +1,234 @@
+"""A search from beginning to end: `run` creates or continues a study and fills it until the budget is reached."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lkspace import registry
+from lkspace.data import load
+from lkspace.errors import RunError, UserError
+from lkspace.quantity import Bound
+from lkspace.search.candidates import Candidates, cheap_scores
+from lkspace.search.cluster import cores, ray_cluster, scratch_folder, trial_slots
+from lkspace.search.environment import environment
+from lkspace.search.evaluate import Job
+from lkspace.search.files import made, write_json, write_text
+from lkspace.search.lock import run_lock
+from lkspace.search.progress import Display, counted, decoding
+from lkspace.search.propose import Proposer
+from lkspace.search.reference import reference_point
+from lkspace.search.request import Request, request
+from lkspace.space.search_space import SearchSpace
+from lkspace.storage import FILE, POINTER, split_url
+from lkspace.study import Study
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a search, after everything was closed; `study` holds what there is, the same call continues."""
+
+    def __init__(self, study: Study | None) -> None:
+        super().__init__("interrupted; the same command continues")
+        self.study = study
+
+
+def run(
+    space: SearchSpace,
+    *,
+    budget: int,
+    folder: str | Path,
+    objectives: Sequence[str] = ("accuracy", "flops", "latency"),
+    constraints: Sequence[str | Bound] = (),
+    data: str = "digits",
+    overrides: Mapping[str, Any] | None = None,
+    sampler: str = "nsga2",
+    seed: int = 0,
+    storage: str | None = None,
+    concurrency: int | None = None,
+    gpus_per_trial: float = 0.0,
+    address: str | None = None,
+    command: str = "",
+    console: Console | None = None,
+) -> Study:
+    """Search `space` until `budget` trials have ended, in `folder`, and return the study.
+
+    The same call continues a run that was interrupted at any moment; a larger budget extends it. objectives: scores
+    to trade off. constraints: bounds such as "latency<=5ms". overrides: fields of `Setting`; `threads` is the cores of
+    one trial. concurrency: trials at a time, by default as many as fit. storage: URL in place of SQLite in the folder.
+    console: where progress is shown; None for nowhere.
+
+    Raises UserError if the call is wrong or the folder holds another run, RunError if the run cannot go on, and
+    Interrupted on Ctrl-C.
+    """
+    if concurrency is not None and concurrency < 1:
+        raise UserError(f"concurrency is {concurrency}, expected at least 1")
+    if gpus_per_trial < 0:
+        raise UserError(f"gpus_per_trial is {gpus_per_trial}, expected 0 or more")
+    asked = request(
+        space,
+        budget=budget,
+        objectives=objectives,
+        constraints=constraints,
+        data=data,
+        overrides=overrides or {},
+        sampler=sampler,
+        seed=seed,
+        device="cuda" if gpus_per_trial else "cpu",
+        command=command,
+    )
+    path = made(Path(folder).expanduser().resolve())
+    search = _Search(asked, path, storage, concurrency, gpus_per_trial, address, console)
+    with run_lock(path) as lock, scratch_folder() as scratch:
+        lock.remember(scratch)
+        try:
+            return search.run(scratch)
+        except KeyboardInterrupt:
+            raise Interrupted(search.study) from None
+
+
+@dataclass
+class _Search:
+    """One call of `run`, its parts in the order in which they happen."""
+
+    request: Request
+    folder: Path
+    storage: str | None
+    concurrency: int | None
+    gpus: float
+    address: str | None
+    console: Console | None
+    study: Study | None = field(default=None, init=False)
+
+    def run(self, scratch: Path) -> Study:
+        self.study = self._existing()
+        data_key = self._decode()
+        if self.study is not None:
+            self.request.check_continues(self.study.plan, self.folder, data_key)
+            if self._nothing_to_do(self.study):
+                return self.study
+        setting = self.request.setting
+        with ray_cluster(scratch, self.address, cpus=self._local_cpus(), gpus=self.gpus):
+            slots = trial_slots(setting.threads, self.gpus)
+            study = self.study = self.study or self._create(data_key)
+            self._fill(study, min(slots, self.concurrency or slots), scratch)
+            self._remeasure(study)
+        return study
+
+    def _existing(self) -> Study | None:
+        """The study of the run in the folder, or at --storage; None if there is none yet."""
+        here = [name for name in (FILE, POINTER) if (self.folder / name).exists()]
+        if FILE in here and self.storage is not None:
+            raise UserError(f"{self.folder} keeps its study in {FILE}: leave --storage away, or name another folder")
+        if not here:
+            return None
+        place = self.storage if self.storage is not None and "#" in self.storage else None
+        if self.storage is not None and place is None:
+            place = f"{self.storage}#{self._name}"
+        return Study.open(place or self.folder, writable=True)
+
+    @property
+    def _name(self) -> str:
+        return (split_url(self.storage)[1] if self.storage is not None else None) or self.folder.name
+
+    def _decode(self) -> str:
+        """Have the images decoded before any worker needs them; the key of what they are."""
+        setting = self.request.setting
+        if "accuracy" not in self.request.scores:
+            return ""
+        with decoding(self.console) as progress:
+            return load(setting.data, setting.size, setting.seed, setting.cache, progress).key
+
+    def _local_cpus(self) -> int:
+        threads = self.request.setting.threads
+        return threads * (self.concurrency or max(1, cores() // threads))
+
+    def _candidates(self, tried: Sequence[str] = ()) -> Candidates:
+        request = self.request
+        cheap = cheap_scores(request.space, request.setting, request.scores)
+        return Candidates(request.space, cheap, request.constraints, tried)
+
+    def _create(self, data_key: str) -> Study:
+        """Settle the reference point and write what the run is."""
+        from lkspace.search.tune import measure
+
+        request, setting = self.request, self.request.setting
+        threads = setting.threads
+        corner = reference_point(
+            request.objectives,
+            request.constraints,
+            self._candidates(),
+            setting,
+            lambda name, a: measure(name, a, setting, threads, self.gpus).value,
+        )
+        found = {**environment(setting.device), "seed": request.seed, "command": request.command}
+        plan = request.plan(self._name, corner, {**found, "data_key": data_key})
+        write_text(self.folder / "space.yaml", request.space.to_yaml())
+        write_json(self.folder / "environment.json", found)
+        return Study.create(self.folder, plan, self.storage)
+
+    def _nothing_to_do(self, study: Study) -> bool:
+        done = len(study.trials) >= self.request.budget and not study.pending()
+        if done and not self._unmeasured(study):
+            self._say(f"{self.folder} has its {len(study.trials)} trials already; a larger --budget extends it")
+        return done and not self._unmeasured(study)
+
+    def _fill(self, study: Study, concurrency: int, scratch: Path) -> None:
+        """Trials until the budget is reached."""
+        from lkspace.search.searcher import StudySearcher
+        from lkspace.search.tune import run_trials
+
+        request = self.request
+        if request.budget != study.plan.budget:
+            study.set_budget(request.budget)
+        candidates = self._candidates([t.id for t in study.trials])
+        make = registry.samplers.get(request.sampler)
+        proposer = Proposer(study, candidates, make, request.seed, request.budget)
+        display = Display(study, request.budget, self.console, request.setting.epochs)
+        searcher = StudySearcher(study, proposer, display, budget=request.budget, concurrency=concurrency)
+        job = Job(request.setting, request.scores, request.constraints, self.folder)
+        with display.shown():
+            run_trials(searcher, job, request.setting.threads, self.gpus, scratch)
+        display.final()
+        if searcher.exhausted:
+            self._say(f"the space has no untried architecture left after {proposer.trials} trials")
+        if rejected := study.rejected():
+            self._say(f"candidates turned down before they cost a trial: {counted(rejected)}")
+        if not any(t.outcome == "complete" for t in study.trials):
+            raise RunError(_nothing_complete(study))
+
+    def _unmeasured(self, study: Study) -> list[tuple[int, list[str]]]:
+        """Front members and the scores that have not been measured again on the quiet machine."""
+        missing = [
+            (t.number, [n for n in self.request.measured if n in t.measurements and n not in t.remeasured])
+            for t in study.front()
+        ]
+        return [(number, names) for number, names in missing if names]
+
+    def _remeasure(self, study: Study) -> None:
+        """Latency of the front again, now that nothing else runs."""
+        from lkspace.search.tune import measure
+
+        setting = self.request.setting
+        unmeasured = self._unmeasured(study)
+        if unmeasured:
+            self._say(f"measuring {len(unmeasured)} front members again on the quiet device")
+        for number, names in unmeasured:
+            architecture = study.trial(number).architecture
+            again = partial(measure, architecture=architecture, setting=setting, cpus=setting.threads, gpus=self.gpus)
+            try:
+                study.remeasured(number, {name: again(name) for name in names})
+            except RunError as error:
+                self._say(f"trial {number} could not be measured again: {error}")
+
+    def _say(self, text: str) -> None:
+        if self.console is not None:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _nothing_complete(study: Study) -> str:
+    last = study.trials[-1]
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in study.counts().items() if not outcome.startswith("rejected"))
+    return f"no trial completed ({counts}); trial {last.number} {last.outcome}: {last.reason}"

@@ -1,0 +1,137 @@
+"""Ray Tune's view of a study: Tune asks here for the next trial and tells here how one ended.
+
+Ray's own Optuna searcher tells a stopped trial as complete, leaves one with a NaN running for ever and pickles the
+study; this one lets every trial end in the state that fits, and the study is all there is to continue from.
+"""
+
+import contextlib
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from lkspace.errors import RunError
+from lkspace.search.evaluate import Report
+from lkspace.search.progress import Display
+from lkspace.search.propose import Proposer
+from lkspace.search.trainable import ARCHITECTURE, NUMBER, REPORT
+from lkspace.space.architecture import Architecture
+from lkspace.study import Study
+
+ATTEMPTS = 3  # a worker that dies may be the machine's fault twice, the third time it is the candidate's
+HOPELESS = 8  # failures in a row without one success: the run, not the candidates, is broken
+
+
+@dataclass
+class _Attempt:
+    number: int
+    architecture: Architecture
+    count: int  # of attempts at this trial, this one included
+
+
+class StudySearcher(Searcher):
+    """Hands out `budget` trials in all, `concurrency` at a time; those that a killed driver left running first.
+
+    A trial of Tune's is one attempt; a trial of the study whose worker died is handed out again, up to three times.
+    error: what ended the run early, to be raised by the caller; Tune would wrap it. exhausted: the space has no
+    untried architecture left.
+    """
+
+    def __init__(self, study: Study, proposer: Proposer, display: Display, *, budget: int, concurrency: int) -> None:
+        super().__init__()
+        self._study = study
+        self._proposer = proposer
+        self._display = display
+        self._budget = budget
+        self._concurrency = concurrency
+        self._waiting = deque(_Attempt(t.number, t.architecture, 1) for t in study.pending())
+        self._running: dict[str, _Attempt] = {}
+        self._failures: list[str] = []
+        self._succeeded = False
+        self.exhausted = False
+        self.error: Exception | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's config, None to be asked again later, FINISHED when all have ended."""
+        if self.error is not None:
+            return str(self.FINISHED)
+        if len(self._running) >= self._concurrency:
+            return None
+        with self._kept():
+            attempt = self._waiting.popleft() if self._waiting else self._new()
+            if attempt is None:
+                # Not yet FINISHED while trials run: one whose worker dies must be handed out again.
+                return None if self._running else str(self.FINISHED)
+            self._running[trial_id] = attempt
+            self._display.started(attempt.number, attempt.architecture)
+            return {NUMBER: attempt.number, ARCHITECTURE: attempt.architecture.to_json()}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """A candidate got on."""
+        self._display.reported(self._running[trial_id].number, result[REPORT])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A candidate has its verdict, or its worker died."""
+        attempt = self._running.pop(trial_id, None)
+        if attempt is None:
+            return
+        report = (result or {}).get(REPORT)
+        with self._kept():
+            if error or not isinstance(report, Report) or (report.outcome is None and not report.fatal):
+                self._lost(attempt)
+            elif report.fatal:
+                raise RunError(report.fatal)
+            else:
+                self._finish(attempt.number, report)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the record."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: the study is the record."""
+
+    def _new(self) -> _Attempt | None:
+        if self._proposer.trials >= self._budget or self.exhausted:
+            return None
+        started = self._proposer.start()
+        if started is None:
+            self.exhausted = True
+            return None
+        return _Attempt(*started, count=1)
+
+    def _lost(self, attempt: _Attempt) -> None:
+        """The worker died, or Tune could not start one."""
+        if attempt.count < ATTEMPTS:
+            self._waiting.append(_Attempt(attempt.number, attempt.architecture, attempt.count + 1))
+        else:
+            reason = f"its worker died {ATTEMPTS} times (out of memory, or killed)"
+            self._finish(attempt.number, Report(outcome="failed", reason=reason))
+
+    def _finish(self, number: int, report: Report) -> None:
+        assert report.outcome is not None
+        missing = [o.name for o in self._study.objectives if o.name not in report.measurements]
+        if report.outcome == "complete" and missing:
+            report = Report(
+                report.measurements, report.curve, report.seconds, "failed", f"no {missing[0]} was reported"
+            )
+        assert report.outcome is not None
+        self._study.finish(number, report.outcome, report.reason, report.measurements, report.curve, report.seconds)
+        self._display.ended(number)
+        self._succeeded |= report.outcome in ("complete", "infeasible")
+        if report.outcome == "failed":
+            self._failures.append(report.reason)
+        if not self._succeeded and len(self._failures) >= HOPELESS:
+            raise RunError(f"the first {HOPELESS} trials all failed, the last one because: {self._failures[-1]}")
+
+    @contextlib.contextmanager
+    def _kept(self) -> Any:
+        """Keep what is raised for the caller of Tune, which would wrap it in text."""
+        try:
+            yield
+        except Exception as error:
+            self.error = error
+            raise

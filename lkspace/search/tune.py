@@ -1,0 +1,71 @@
+"""The part of a search that Ray Tune runs, and single measurements outside of it."""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import Callback, PlacementGroupFactory
+
+from lkspace import registry
+from lkspace.scores.score import Measurement, Setting
+from lkspace.search.evaluate import Job
+from lkspace.search.searcher import StudySearcher
+from lkspace.search.trainable import Candidate
+from lkspace.space.architecture import Architecture
+
+
+class _Abandoned(BaseException):
+    """Leaves Tune at once: no `except Exception` of Tune's sees it and then waits 15 seconds for busy workers."""
+
+
+class _Stop(Callback):
+    def __init__(self, searcher: StudySearcher) -> None:
+        self._searcher = searcher
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._searcher.error is not None:
+            raise _Abandoned
+
+
+def run_trials(searcher: StudySearcher, job: Job, cpus: int, gpus: float, scratch: Path) -> None:
+    """Let Tune run what the searcher hands out; raises what ended the searcher early."""
+    candidate = tune.with_resources(
+        tune.with_parameters(Candidate, job=job), PlacementGroupFactory([_resources(cpus, gpus)])
+    )
+    try:
+        tune.run(
+            candidate,
+            name="search",
+            search_alg=searcher,
+            num_samples=-1,
+            callbacks=[_Stop(searcher)],
+            storage_path=str(scratch / "tune"),
+            reuse_actors=True,
+            max_failures=0,
+            raise_on_failed_trial=False,
+            log_to_file=False,
+            verbose=0,
+        )
+    except (_Abandoned, Exception):
+        if searcher.error is None:
+            raise
+    if searcher.error is not None:
+        raise searcher.error
+
+
+def measure(name: str, architecture: Architecture, setting: Setting, cpus: int, gpus: float) -> Measurement:
+    """The final measurement of one score, in a worker with a trial's resources."""
+    worker = ray.remote(_measure).options(num_cpus=cpus, num_gpus=gpus, max_retries=1, max_calls=0)
+    result: Measurement = ray.get(worker.remote(name, architecture.to_json(), setting))
+    return result
+
+
+def _measure(name: str, architecture: str, setting: Setting) -> Measurement:
+    *_, final = registry.scores.get(name).measure(Architecture.from_json(architecture), setting)
+    assert isinstance(final, Measurement)
+    return final
+
+
+def _resources(cpus: int, gpus: float) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
