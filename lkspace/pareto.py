@@ -124,7 +124,7 @@ def _inside(points: npt.ArrayLike, reference: npt.ArrayLike) -> tuple[Floats, Fl
 
 
 def _counted(rows: Floats, corner: Floats) -> npt.NDArray[np.bool_]:
-    return np.logical_and(np.isfinite(rows), rows < corner).all(axis=1)  # type: ignore[no-any-return]
+    return np.asarray((np.isfinite(rows) & (rows < corner)).all(axis=1), dtype=np.bool_)
 
 
 def _first_front(ordered: Floats) -> npt.NDArray[np.bool_]:

@@ -111,8 +111,8 @@ class Trial:
 
     @property
     def values(self) -> dict[str, float]:
-        """Score name to value, as first measured."""
-        return {name: float(m["value"]) for name, m in self.measurements.items()}
+        """Score name to value, as first measured; a score whose value was not finite is missing."""
+        return {name: float(m["value"]) for name, m in self.measurements.items() if m["value"] is not None}
 
 
 def feasible(values: Mapping[str, float], constraints: tuple[Bound, ...]) -> bool:

@@ -64,8 +64,8 @@ def find(place: str | Path) -> tuple[str | Path, str | None]:
     """
     if is_url(str(place)):
         return split_url(str(place))
-    path = Path(place).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(place))
+    if not os.path.exists(path):  # False where Path.exists raises: a name too long, a folder that may not be entered
         raise UserError(f"no run at {str(path)!r}: no such folder{_beside(path.parent)}")
     if path.is_file():
         return path.resolve(), None
@@ -92,10 +92,7 @@ def connect(place: str | Path, *, create: bool = False) -> optuna.storages.RDBSt
     def open_file() -> sqlite3.Connection:
         # Not through SQLAlchemy's URL: it would need escapes for '?', '#', '%' and braces in the path.
         file = f"file:{quote(str(path))}?mode={mode}"
-        connection = sqlite3.connect(file, uri=True, timeout=WAIT, check_same_thread=False)
-        # A commit survives the death of any process; a power cut may cost the last ones, never the file.
-        connection.execute("PRAGMA synchronous=NORMAL")
-        return connection
+        return sqlite3.connect(file, uri=True, timeout=WAIT, check_same_thread=False)
 
     options = {"creator": open_file, "poolclass": _pool()}
     try:

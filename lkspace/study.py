@@ -4,8 +4,8 @@ Reading needs neither Ray nor torch. Only the driver of a search writes: it open
 starts and finishes. Whatever moment it is killed at, every trial it started is there and `pending` names the open ones.
 """
 
-import json
 import math
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -98,7 +98,7 @@ class Study:
 
         Raises UserError if there is one already, RunError if the database does not answer.
         """
-        folder = Path(folder).expanduser().resolve()
+        folder = Path(os.path.expanduser(folder)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         target: str | Path = folder / storage.FILE if url is None else storage.split_url(url)[0]
         database = storage.connect(target, create=True)
@@ -261,14 +261,14 @@ class Study:
         """
         self._check_writable()
         given = measurements or {}
-        values = {name: float(m.value) for name, m in given.items()}
+        values = {name: float(m.value) for name, m in given.items() if math.isfinite(m.value)}
         missing = [o.name for o in self.objectives if not math.isfinite(values.get(o.name, math.nan))]
         if outcome == "complete" and missing:
             raise ValueError(f"trial {number} is called complete but has no finite {missing[0]}")
         result = {
             "outcome": outcome,
             "reason": reason,
-            "measurements": {n: {**m.details, "value": float(m.value)} for n, m in given.items()},
+            "measurements": {n: _plain(m) for n, m in given.items()},
             "curve": [dict(epoch) for epoch in curve],
             "seconds": dict(seconds or {}),
         }
@@ -277,7 +277,7 @@ class Study:
         trial_id = self._database.get_trial_id_from_study_id_trial_number(self._study_id, number)
         if self._database.get_trial(trial_id).state != TrialState.RUNNING:
             raise ValueError(f"trial {number} is finished already")
-        self._database.set_trial_user_attr(trial_id, _RESULT, json.loads(json.dumps(result)))
+        self._database.set_trial_user_attr(trial_id, _RESULT, _jsonable(result))
         if bounds:
             self._database.set_trial_system_attr(trial_id, _CONSTRAINTS, bounds)
         self._database.set_trial_state_values(trial_id, _STATES[outcome], told)
@@ -291,8 +291,8 @@ class Study:
         """Keep later measurements of a finished trial beside its own."""
         self._check_writable()
         kept = self._remeasured().get(number, {})
-        new = {n: {**m.details, "value": float(m.value)} for n, m in measurements.items()}
-        self._optuna.set_user_attr(f"{_REMEASURED}{number}", {**kept, **new})
+        new = {n: _plain(m) for n, m in measurements.items()}
+        self._optuna.set_user_attr(f"{_REMEASURED}{number}", _jsonable({**kept, **new}))
 
     def set_budget(self, budget: int) -> None:
         """The number of trials that the run is to have, when it is continued with another."""
@@ -359,9 +359,8 @@ def _parse(frozen: FrozenTrial, plan: Plan) -> Trial:
     # A result without a state is a driver that was killed between the two: the trial is still to be done.
     result = {} if running else attributes.get(_RESULT, {})
     measurements = result.get("measurements", {})
-    values = {name: float(m["value"]) for name, m in measurements.items()}
     outcome: Outcome = "running" if running else result.get("outcome", "failed")
-    return Trial(
+    trial = Trial(
         number=frozen.number,
         architecture=Architecture.from_dict(attributes[_ARCHITECTURE]),
         outcome=outcome,
@@ -372,8 +371,26 @@ def _parse(frozen: FrozenTrial, plan: Plan) -> Trial:
         seconds=result.get("seconds", {}),
         started=frozen.datetime_start,
         finished=None if running else frozen.datetime_complete,
-        feasible=outcome != "infeasible" and (outcome != "complete" or feasible(values, plan.constraints)),
     )
+    broken = outcome == "infeasible" or (outcome == "complete" and not feasible(trial.values, plan.constraints))
+    return replace(trial, feasible=not broken)
+
+
+def _plain(measurement: Measurement) -> dict[str, Any]:
+    return {**measurement.details, "value": measurement.value}
+
+
+def _jsonable(value: Any) -> Any:
+    """JSON types throughout: numpy's numbers as Python's, numbers that are not finite as None, keys as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _jsonable(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _finished(trial: Trial) -> tuple[float, int]:
@@ -399,6 +416,6 @@ def _only(database: optuna.storages.RDBStorage, place: str | Path, name: str | N
 def _folder(place: str | Path, recorded: str | None) -> Path | None:
     """The run's folder: where the user found it, which may have moved, or where it was made."""
     if not storage.is_url(str(place)):
-        path = Path(place).expanduser().resolve()
+        path = Path(os.path.expanduser(place)).resolve()
         return path if path.is_dir() else path.parent
     return Path(recorded) if recorded and Path(recorded).is_dir() else None
