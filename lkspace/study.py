@@ -19,10 +19,10 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from lkspace import pareto, storage
+from lkspace import attributes, pareto, storage
 from lkspace.errors import UserError
 from lkspace.proposals import Asked, Proposals, distribution
-from lkspace.record import FORMAT, Objective, Origin, Outcome, Plan, Trial, feasible, violations
+from lkspace.record import FORMAT, Objective, Origin, Outcome, Plan, Trial, violations
 from lkspace.scores.score import Measurement
 from lkspace.space.architecture import Architecture
 
@@ -30,26 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Asked", "Objective", "Outcome", "Plan", "Study", "Trial"]
-
-# Study attributes in Optuna's storage.
-_PLAN, _FORMAT, _FOLDER, _REJECTED, _REMEASURED = (
-    "lkspace:plan",
-    "lkspace:format",
-    "lkspace:folder",
-    "lkspace:rejected",
-    "lkspace:remeasured:",
-)
-# Trial attributes.
-_ARCHITECTURE, _ID, _ORIGIN, _RESULT = "architecture", "id", "origin", "result"
-_CONSTRAINTS = "constraints"  # Optuna's own: its samplers and its dashboard read feasibility from it
-
-_STATES: dict[Outcome, TrialState] = {
-    "complete": TrialState.COMPLETE,
-    "diverged": TrialState.FAIL,
-    "failed": TrialState.FAIL,
-    "infeasible": TrialState.PRUNED,
-    "stopped": TrialState.PRUNED,
-}
 
 
 class Study:
@@ -80,7 +60,7 @@ class Study:
         found, name = storage.find(place)
         database = storage.connect(found)
         name = _only(database, place, name)
-        plan_format = database.get_study_user_attrs(database.get_study_id_from_name(name)).get(_FORMAT)
+        plan_format = database.get_study_user_attrs(database.get_study_id_from_name(name)).get(attributes.FORMAT)
         if plan_format is None:
             raise UserError(f"the study {name!r} at {str(place)!r} was not written by lkspace")
         if plan_format > FORMAT:
@@ -89,7 +69,7 @@ class Study:
                 " update lkspace"
             )
         study = cls(database, name, None, writable)
-        study.folder = _folder(place, study._optuna.user_attrs.get(_FOLDER))
+        study.folder = _folder(place, study._optuna.user_attrs.get(attributes.FOLDER))
         return study
 
     @classmethod
@@ -113,9 +93,9 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             created.set_metric_names([o.name for o in plan.objectives])
         study = cls(database, plan.name, folder, writable=True)
-        study._optuna.set_user_attr(_FOLDER, str(folder))
-        study._optuna.set_user_attr(_PLAN, plan.to_dict())
-        study._optuna.set_user_attr(_FORMAT, FORMAT)  # last: what has it is whole
+        study._optuna.set_user_attr(attributes.FOLDER, str(folder))
+        study._optuna.set_user_attr(attributes.PLAN, plan.to_dict())
+        study._optuna.set_user_attr(attributes.FORMAT, FORMAT)
         if url is not None:
             (folder / storage.POINTER).write_text(storage.without_password(url, plan.name) + "\n", encoding="utf-8")
         return study
@@ -125,7 +105,7 @@ class Study:
     @property
     def plan(self) -> Plan:
         """What the study was started with, and the budget it was last continued with."""
-        return Plan.from_dict(self._optuna.user_attrs[_PLAN])
+        return Plan.from_dict(self._optuna.user_attrs[attributes.PLAN])
 
     @cached_property
     def _plan(self) -> Plan:
@@ -192,7 +172,7 @@ class Study:
 
     def rejected(self) -> dict[str, int]:
         """How many candidates were turned down before they became a trial, by reason."""
-        stored = self._rejected if self._rejected is not None else self._optuna.user_attrs.get(_REJECTED, {})
+        stored = self._rejected if self._rejected is not None else self._optuna.user_attrs.get(attributes.REJECTED, {})
         return dict(stored)
 
     def table(self) -> "pd.DataFrame":
@@ -232,13 +212,12 @@ class Study:
         """Make the candidate a running trial, in one transaction; returns its number."""
         self._check_writable()
         if self._rejected is not None:
-            self._optuna.set_user_attr(_REJECTED, self._rejected)
-        attributes = {_ARCHITECTURE: architecture.to_dict(), _ID: architecture.id, _ORIGIN: origin}
+            self._optuna.set_user_attr(attributes.REJECTED, self._rejected)
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=asked.internal,
             distributions=dict(asked.distributions),
-            user_attrs=attributes,
+            user_attrs=attributes.at_start(architecture, origin),
             system_attrs=self._proposals.attributes(asked),
         )
         template.datetime_start = storage.now()
@@ -265,23 +244,17 @@ class Study:
         missing = [o.name for o in self.objectives if not math.isfinite(values.get(o.name, math.nan))]
         if outcome == "complete" and missing:
             raise ValueError(f"trial {number} is called complete but has no finite {missing[0]}")
-        result = {
-            "outcome": outcome,
-            "reason": reason,
-            "measurements": {n: _plain(m) for n, m in given.items()},
-            "curve": [dict(epoch) for epoch in curve],
-            "seconds": dict(seconds or {}),
-        }
+        result = attributes.result(outcome, reason, given, curve, seconds or {})
         bounds = violations(values, self._plan.constraints)
         told = [values[o.name] for o in self.objectives] if outcome == "complete" else None
         trial_id = self._database.get_trial_id_from_study_id_trial_number(self._study_id, number)
         if self._database.get_trial(trial_id).state != TrialState.RUNNING:
             raise ValueError(f"trial {number} is finished already")
-        self._database.set_trial_user_attr(trial_id, _RESULT, _jsonable(result))
+        self._database.set_trial_user_attr(trial_id, attributes.RESULT, result)
         if bounds:
-            self._database.set_trial_system_attr(trial_id, _CONSTRAINTS, bounds)
-        self._database.set_trial_state_values(trial_id, _STATES[outcome], told)
-        self._proposals.finish(number, _STATES[outcome], told, bounds)
+            self._database.set_trial_system_attr(trial_id, attributes.CONSTRAINTS, bounds)
+        self._database.set_trial_state_values(trial_id, attributes.STATES[outcome], told)
+        self._proposals.finish(number, attributes.STATES[outcome], told, bounds)
 
     def pending(self) -> list[Trial]:
         """Trials that a killed driver left running; they are evaluated again under the same numbers."""
@@ -291,13 +264,12 @@ class Study:
         """Keep later measurements of a finished trial beside its own."""
         self._check_writable()
         kept = self._remeasured().get(number, {})
-        new = {n: _plain(m) for n, m in measurements.items()}
-        self._optuna.set_user_attr(f"{_REMEASURED}{number}", _jsonable({**kept, **new}))
+        self._optuna.set_user_attr(f"{attributes.REMEASURED}{number}", {**kept, **attributes.measured(measurements)})
 
     def set_budget(self, budget: int) -> None:
         """The number of trials that the run is to have, when it is continued with another."""
         self._check_writable()
-        self._optuna.set_user_attr(_PLAN, replace(self.plan, budget=budget).to_dict())
+        self._optuna.set_user_attr(attributes.PLAN, replace(self.plan, budget=budget).to_dict())
 
     # Inside.
 
@@ -311,19 +283,19 @@ class Study:
 
     def _frozen(self) -> list[FrozenTrial]:
         """Optuna's trials that are ours; one that somebody queued by another tool has no architecture."""
-        return [t for t in self._optuna.get_trials(deepcopy=False) if _ARCHITECTURE in t.user_attrs]
+        return [t for t in self._optuna.get_trials(deepcopy=False) if attributes.ARCHITECTURE in t.user_attrs]
 
     def _trial(self, frozen: FrozenTrial) -> Trial:
         if frozen.number not in self._read:
-            trial = _parse(frozen, self._plan)
+            trial = attributes.parse(frozen, self._plan)
             if trial.outcome == "running":
                 return trial
             self._read[frozen.number] = trial
         return self._read[frozen.number]
 
     def _remeasured(self) -> dict[int, dict[str, Any]]:
-        attributes = self._optuna.user_attrs.items()
-        return {int(k.removeprefix(_REMEASURED)): v for k, v in attributes if k.startswith(_REMEASURED)}
+        prefix, stored = attributes.REMEASURED, self._optuna.user_attrs
+        return {int(k.removeprefix(prefix)): v for k, v in stored.items() if k.startswith(prefix)}
 
     def _counts(self, trial: Trial) -> bool:
         return trial.outcome == "complete" and trial.feasible
@@ -353,53 +325,13 @@ def _row(trial: Trial, scores: Sequence[str], on_front: bool) -> list[Any]:
     ]
 
 
-def _parse(frozen: FrozenTrial, plan: Plan) -> Trial:
-    attributes = frozen.user_attrs
-    running = not frozen.state.is_finished()
-    # A result without a state is a driver that was killed between the two: the trial is still to be done.
-    result = {} if running else attributes.get(_RESULT, {})
-    measurements = result.get("measurements", {})
-    outcome: Outcome = "running" if running else result.get("outcome", "failed")
-    trial = Trial(
-        number=frozen.number,
-        architecture=Architecture.from_dict(attributes[_ARCHITECTURE]),
-        outcome=outcome,
-        origin=attributes.get(_ORIGIN, "sampler"),
-        reason=result.get("reason", "" if running else "ended by another program than lkspace"),
-        measurements=measurements,
-        curve=tuple(result.get("curve", ())),
-        seconds=result.get("seconds", {}),
-        started=frozen.datetime_start,
-        finished=None if running else frozen.datetime_complete,
-    )
-    broken = outcome == "infeasible" or (outcome == "complete" and not feasible(trial.values, plan.constraints))
-    return replace(trial, feasible=not broken)
-
-
-def _plain(measurement: Measurement) -> dict[str, Any]:
-    return {**measurement.details, "value": measurement.value}
-
-
-def _jsonable(value: Any) -> Any:
-    """JSON types throughout: numpy's numbers as Python's, numbers that are not finite as None, keys as text."""
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, np.generic | np.ndarray):
-        return _jsonable(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
 def _finished(trial: Trial) -> tuple[float, int]:
     return (trial.finished.timestamp() if trial.finished else math.inf, trial.number)
 
 
 def _only(database: optuna.storages.RDBStorage, place: str | Path, name: str | None) -> str:
     """The name of the study in the storage that is meant."""
-    ours = [s for s in database.get_all_studies() if _FORMAT in s.user_attrs]
+    ours = [s for s in database.get_all_studies() if attributes.FORMAT in s.user_attrs]
     names = sorted(s.study_name for s in ours)
     if name is not None and name in names:
         return name
