@@ -225,7 +225,7 @@ def _study(run: str) -> "Study":
     from lkspace.study import Study
 
     named = Path("runs") / run
-    return Study.open(str(named) if not Path(run).exists() and named.is_dir() else run)
+    return Study.open(str(named) if not os.path.exists(run) and os.path.isdir(named) else run)
 
 
 def _version(wanted: bool) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import optuna
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from lkspace.errors import RunError, UserError
@@ -101,29 +101,45 @@ def connect(place: str | Path, *, create: bool = False) -> optuna.storages.RDBSt
         raise UserError(f"{str(path)!r} is not a study that can be read ({_root(error)})") from None
 
 
-def _server(text: str, create: bool) -> optuna.storages.RDBStorage:
+def check_url(text: str) -> None:
+    """UserError if a storage URL can be nothing of the kind; does not connect."""
+    url, _ = split_url(text)
+    if url.startswith("sqlite:") and is_url(url):
+        _sqlite_path(url)
+    else:
+        _server_url(url)
+
+
+def _server_url(text: str) -> URL:
+    """The URL with the driver we install; UserError if it is none or its driver is not there."""
     try:
         url = make_url(text)
         if url.drivername == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
-        shown = url.render_as_string(hide_password=True)
         url.get_dialect()
-    except (ArgumentError, SQLAlchemyError):
+    except (ArgumentError, SQLAlchemyError, ValueError):  # ValueError: a port that is no number
         raise UserError(
             f"storage {text.rpartition('@')[2]!r} is not a database URL such as 'sqlite:///runs.db' or"
             " 'postgresql://user@host/name'"
         ) from None
     except ImportError:
-        raise UserError(_no_driver(shown)) from None
+        raise UserError(_no_driver(url)) from None
+    return url
+
+
+def _server(text: str, create: bool) -> optuna.storages.RDBStorage:
+    url = _server_url(text)
     try:
         return _open(url.render_as_string(hide_password=False), {"pool_pre_ping": True}, create)
     except ImportError:
-        raise UserError(_no_driver(shown)) from None
+        raise UserError(_no_driver(url)) from None
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        shown = url.render_as_string(hide_password=True)
         raise RunError(f"the storage {shown!r} does not answer ({_root(error)})") from None
 
 
-def _no_driver(shown: str) -> str:
+def _no_driver(url: URL) -> str:
+    shown = url.render_as_string(hide_password=True)
     return f"storage {shown!r} needs a database driver; for PostgreSQL: pip install 'lkspace[postgres]'"
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,10 +64,13 @@ def _source(spec: str) -> Source:
         raise UserError(f"data {spec!r}: expected {FORMS}")
     if not rest:
         raise UserError(f"data {spec!r}: a path must follow, as in {kind}:PATH")
-    path = Path(rest).expanduser()
-    if kind == "folder":
-        return Folder.open(path)
-    return Npz.open(path) if kind == "npz" else Cifar.open(path, 10 if kind == "cifar10" else 100)
+    path = Path(os.path.expanduser(rest))  # of an unknown user: left as it is
+    try:
+        if kind == "folder":
+            return Folder.open(path)
+        return Npz.open(path) if kind == "npz" else Cifar.open(path, 10 if kind == "cifar10" else 100)
+    except OSError as error:  # a path that may not even be looked at: no permission, too long
+        raise UserError(f"data {spec[:200]!r}: {error.strerror}; give a path that can be read") from None
 
 
 def _side(spec: str, source: Source, size: int | None) -> int:

@@ -3,6 +3,7 @@
 Each target is one file here, found through `lkspace.registry.exporters`.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ def export(
         raise UserError(f"cannot export {architecture} to {target}: {reason}")
     state = _state(weights) if isinstance(weights, str | Path) else weights
     package = Package(architecture, form, classes, size, seed, state, weights_from, about or {})
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     try:
         _write(to, package, folder, overwrite)
     except OSError as error:

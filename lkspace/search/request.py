@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lkspace import registry
 from lkspace.data import describe
 from lkspace.errors import UserError
@@ -104,6 +106,7 @@ def request(
     for bound in bounds:
         registry.scores.get(bound.name)
     space = space.at(classes=describe(data).classes)
+    space.sample(np.random.default_rng(seed))  # tells of a space that its constraints leave empty
     return Request(
         space=space,
         objectives=_objectives(objectives),

@@ -1,5 +1,6 @@
 """A search from beginning to end: `run` creates or continues a study and fills it until the budget is reached."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +24,7 @@ from lkspace.search.propose import Proposer
 from lkspace.search.reference import reference_point
 from lkspace.search.request import Request, request
 from lkspace.space.search_space import SearchSpace
-from lkspace.storage import FILE, POINTER, split_url
+from lkspace.storage import FILE, POINTER, check_url, split_url
 from lkspace.study import Study
 
 
@@ -79,12 +80,17 @@ def run(
         device="cuda" if gpus_per_trial else "cpu",
         command=command,
     )
-    path = made(Path(folder).expanduser().resolve())
+    if storage is not None:
+        check_url(storage)
+    path = Path(os.path.expanduser(folder)).resolve()
+    if os.path.exists(path):
+        made(path)  # a file in the way is told before images are decoded
     search = _Search(asked, path, storage, concurrency, gpus_per_trial, address, console)
-    with run_lock(path) as lock, scratch_folder() as scratch:
+    data_key = search.decode()  # before the folder is there, so that wrong images leave nothing behind
+    with run_lock(made(path)) as lock, scratch_folder() as scratch:
         lock.remember(scratch)
         try:
-            return search.run(scratch)
+            return search.run(scratch, data_key)
         except KeyboardInterrupt:
             raise Interrupted(search.study) from None
 
@@ -102,9 +108,8 @@ class _Search:
     console: Console | None
     study: Study | None = field(default=None, init=False)
 
-    def run(self, scratch: Path) -> Study:
+    def run(self, scratch: Path, data_key: str) -> Study:
         self.study = self._existing()
-        data_key = self._decode()
         if self.study is not None:
             self.request.check_continues(self.study.plan, self.folder, data_key)
             if self._nothing_to_do(self.study):
@@ -133,7 +138,7 @@ class _Search:
     def _name(self) -> str:
         return (split_url(self.storage)[1] if self.storage is not None else None) or self.folder.name
 
-    def _decode(self) -> str:
+    def decode(self) -> str:
         """Have the images decoded before any worker needs them; the key of what they are."""
         setting = self.request.setting
         if "accuracy" not in self.request.scores:

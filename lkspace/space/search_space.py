@@ -6,6 +6,7 @@ the product is decoded to the architecture it builds in canonical form, so sever
 
 import difflib
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -309,10 +310,9 @@ def locate(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if text in shipped():
         return Path(str(_folder() / f"{text}.yaml"))
-    path = Path(name_or_path)
-    looks_like_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
-    if looks_like_path or path.is_file():
-        return path
+    # os.path's answer is False, not an error, where a name is too long or a folder may not be entered.
+    if text.endswith((".yaml", ".yml")) or os.sep in text or os.path.exists(text):
+        return Path(text)
     close = difflib.get_close_matches(text, shipped(), 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(f"search space {short(text)} is neither shipped nor a file; {hint}shipped: {', '.join(shipped())}")
