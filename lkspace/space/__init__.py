@@ -2,7 +2,8 @@
 
 from lkspace.space.architecture import Architecture
 from lkspace.space.describe import check, describe
-from lkspace.space.search_space import SearchSpace, shipped
+from lkspace.space.locate import shipped
+from lkspace.space.search_space import SearchSpace
 from lkspace.space.variable import Variable
 
 __all__ = ["Architecture", "SearchSpace", "Variable", "check", "describe", "shipped"]

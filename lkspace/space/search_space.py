@@ -4,13 +4,10 @@ It is a product of variables (variable.py) cut by constraints (constraints.py), 
 the product is decoded to the architecture it builds in canonical form, so several points may be one architecture.
 """
 
-import difflib
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from typing import Any, Self
@@ -23,9 +20,10 @@ from lkspace import registry
 from lkspace.errors import UserError
 from lkspace.quantity import Bound, human
 from lkspace.space import moves, references, schema, strict_yaml
-from lkspace.space.architecture import PER_STAGE, Architecture, short
+from lkspace.space.architecture import PER_STAGE, Architecture
 from lkspace.space.constraints import Relation
 from lkspace.space.encoding import Axis, axes_of
+from lkspace.space.locate import locate, shipped
 from lkspace.space.references import Reference
 from lkspace.space.variable import Choice, Value, Variable
 
@@ -66,7 +64,7 @@ class SearchSpace:
         if isinstance(fields, dict):
             fields.setdefault("name", path.stem)
         space = cls.from_dict(fields, where)
-        registry_known(space.family, where)
+        _check_family(space.family, where)
         for i, reference in enumerate(space.references):
             if broken := space.violations(reference.architecture):
                 raise UserError(
@@ -125,8 +123,10 @@ class SearchSpace:
         Reference points that become the same architecture at the new size are kept once.
         """
         space = replace(self, image_size=image_size or self.image_size, classes=classes or self.classes)
-        points = {r.architecture.canonical(space.image_size): r.name for r in reversed(self.references)}
-        return replace(space, references=tuple(Reference(n, a) for a, n in reversed(points.items())))
+        names: dict[Architecture, str] = {}
+        for reference in self.references:
+            names.setdefault(reference.architecture.canonical(space.image_size), reference.name)
+        return replace(space, references=tuple(Reference(name, point) for point, name in names.items()))
 
     @cached_property
     def variables(self) -> tuple[Variable, ...]:
@@ -281,7 +281,7 @@ class SearchSpace:
         values: dict[str, Any] = {field: [None] * self.stages for field in PER_STAGE}
         chosen = iter(indices)
         for slot in self.slots:
-            put(values, slot, slot.values[next(chosen) if len(slot.values) > 1 else 0])
+            _put(values, slot, slot.values[next(chosen) if len(slot.values) > 1 else 0])
         return self.build(values)
 
     def _kindred(self, architecture: Architecture) -> bool:
@@ -292,7 +292,7 @@ class SearchSpace:
         )
 
 
-def put(values: dict[str, Any], slot: Variable, chosen: tuple[Value, ...]) -> None:
+def _put(values: dict[str, Any], slot: Variable, chosen: tuple[Value, ...]) -> None:
     """Enter a slot's choice into the fields of an architecture."""
     if not slot.stages:
         values[slot.field] = chosen[0]
@@ -300,34 +300,12 @@ def put(values: dict[str, Any], slot: Variable, chosen: tuple[Value, ...]) -> No
         values[slot.field][stage] = value
 
 
-def shipped() -> list[str]:
-    """Names of the search spaces that come with the program, sorted."""
-    return sorted(entry.name[:-5] for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
-
-
-def locate(name_or_path: str | Path) -> Path:
-    """The YAML file of a shipped space or of a path; UserError with the nearest names if it is neither."""
-    text = str(name_or_path)
-    if text in shipped():
-        return Path(str(_folder() / f"{text}.yaml"))
-    # os.path's answer is False, not an error, where a name is too long or a folder may not be entered.
-    if text.endswith((".yaml", ".yml")) or os.sep in text or os.path.exists(text):
-        return Path(text)
-    close = difflib.get_close_matches(text, shipped(), 1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise UserError(f"search space {short(text)} is neither shipped nor a file; {hint}shipped: {', '.join(shipped())}")
-
-
-def registry_known(family: str, where: str) -> None:
+def _check_family(family: str, where: str) -> None:
     """UserError, starting with `where`, if no family has this name."""
     try:
         registry.families.get(family)
     except UserError as error:
         raise UserError(f"{where}: family: {error}") from None
-
-
-def _folder() -> Any:
-    return files("lkspace") / "search_spaces"
 
 
 class _Dumper(yaml.SafeDumper):

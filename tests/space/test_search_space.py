@@ -184,6 +184,8 @@ def test_other_data_change_canonical_form_and_costs() -> None:
             reference_points=[
                 {"name": "a", "kernels": [31, 31], "blocks": 1, "channels": [4, 8], "reparam": 3, "shortcut": True}
                 | {"ffn_ratio": 4},
+                {"name": "c", "kernels": [3, 3], "blocks": 1, "channels": [4, 8], "reparam": "none", "shortcut": True}
+                | {"ffn_ratio": 4},
                 {"name": "b", "kernels": [31, 15], "blocks": 1, "channels": [4, 8], "reparam": 3, "shortcut": True}
                 | {"ffn_ratio": 4},
             ],
@@ -192,7 +194,7 @@ def test_other_data_change_canonical_form_and_costs() -> None:
     )
     small = space.at(image_size=8, classes=7)
     assert (small.image_size, small.classes) == (8, 7)
-    assert [r.name for r in small.references] == ["a"]  # at 8 px both are K [15, 7]
+    assert [r.name for r in small.references] == ["a", "c"]  # at 8 px a and b are K [15, 7]
     assert small.reference_points[0].kernels == (15, 7)
     assert small.size == space.size
     assert small.costs(small.reference_points[0])["params"] == 4 * (225 + 16) + 8 * (49 + 32) + 7
