@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections import Counter
 from typing import Any
 
@@ -237,3 +239,14 @@ def test_pickles(tmp_path: Any) -> None:
     space = SearchSpace.load("replknet-micro")
     assert pickle.loads(pickle.dumps(space)) == space
     assert hash(space) == hash(SearchSpace.load("replknet-micro"))
+
+
+def test_reading_a_recorded_space_needs_no_torch() -> None:
+    fields = SearchSpace.load("replknet-tiny").to_dict()
+    code = (
+        "import sys; from lkspace.space import SearchSpace;"
+        f"s = SearchSpace.from_dict({fields!r}); s.encode(s.reference_points[0]); s.neighbours;"
+        "print('torch' in sys.modules, 'ray' in sys.modules)"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert other.stdout.split() == ["False", "False"]
