@@ -1,0 +1,50 @@
+"""Accuracy on the validation images after a proxy training: the one score that is learnt rather than counted."""
+
+import functools
+from collections.abc import Iterator
+
+from lkspace.data import load
+from lkspace.data.imageset import ImageSet
+from lkspace.errors import UserError
+from lkspace.registry import scores
+from lkspace.scores.score import Direction, Measurement, Setting
+from lkspace.scores.training import ProxyTraining
+from lkspace.space.architecture import Architecture
+
+
+class Accuracy:
+    """Part of the validation images that the trained network names rightly, top-1, in [0, 1]."""
+
+    name = "accuracy"
+    unit = "%"
+    direction: Direction = "maximize"
+    cheap = False
+
+    def measure(self, architecture: Architecture, setting: Setting) -> Iterator[Measurement]:
+        """One measurement an epoch, see `ProxyTraining.epochs`; the last one is the score."""
+        yield from training(architecture, setting).epochs()
+
+
+scores.register("accuracy")(Accuracy())
+
+
+def training(architecture: Architecture, setting: Setting) -> ProxyTraining:
+    """The proxy training of a candidate, not yet begun; its `network` is what has been learnt whenever one looks.
+
+    Raises UserError if the data cannot be had or have another number of classes than the setting says.
+    """
+    images = _images(setting)
+    if len(images.class_names) != setting.classes:
+        raise UserError(
+            f"data {setting.data!r}: {len(images.class_names)} classes, but {setting.classes} are asked for"
+        )
+    return ProxyTraining(architecture, setting, images)
+
+
+def _images(setting: Setting) -> ImageSet:
+    return _loaded(setting.data, setting.size, setting.seed, str(setting.cache) if setting.cache else None)
+
+
+@functools.lru_cache(maxsize=1)  # one search, one image set: a worker maps it once for all its candidates
+def _loaded(data: str, size: int, seed: int, cache: str | None) -> ImageSet:
+    return load(data, size, seed, cache)

@@ -1,0 +1,158 @@
+"""The proxy training: a short run of the recipe that RepLKNet was trained with, made for minutes on two cores.
+
+AdamW, cosine after a linear warm-up, label smoothing, no weight decay on norms and biases (Ding et al., CVPR 2022,
+appendix A), without the heavy augmentation, which only long runs repay. `benchmarks/proxy.py` says how well it ranks.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lkspace.data.batches import Batches
+from lkspace.data.imageset import ImageSet
+from lkspace.nets import build
+from lkspace.scores.quiet import Device
+from lkspace.scores.score import Diverged, Measurement, Setting
+from lkspace.space.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a proxy training does beside what `Setting` says; the defaults are what `benchmarks/proxy.py` measured.
+
+    warm_up: part of the steps that the rate rises over. averaging: decay per step of the moving average of the
+    weights that is evaluated and kept; 0 for none. evaluation_batch: images at a time.
+    """
+
+    weight_decay: float = 0.05
+    warm_up: float = 0.15
+    label_smoothing: float = 0.1
+    averaging: float = 0.0
+    clip: float = 1.0
+    evaluation_batch: int = 250
+
+
+class ProxyTraining:
+    """One training of an architecture from scratch: `epochs()` runs it, `network` is what it has learnt so far.
+
+    Weights, order of images and augmentation derive from setting.seed: the same seed gives the same result on one
+    thread. On a GPU it computes in bfloat16; the weights stay float32. One object is one run.
+    """
+
+    def __init__(
+        self, architecture: Architecture, setting: Setting, images: ImageSet, recipe: Recipe | None = None
+    ) -> None:
+        self.setting = setting
+        self.recipe = recipe or Recipe()
+        self.device = torch.device(setting.device)
+        self.classes = len(images.class_names)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(setting.seed)
+            network = build(architecture, classes=self.classes)
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.train = Batches(images.train, setting.batch, setting.seed, self.device, augment=True, flip=images.flip)
+        self.val = Batches(images.val, self.recipe.evaluation_batch, setting.seed, self.device, augment=False)
+        self.steps = setting.epochs * len(self.train)
+        self.optimizer = torch.optim.AdamW(
+            _decayed_apart(network, self.recipe.weight_decay), lr=setting.rate, fused=True
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        self.quiet = Device(setting.device)
+
+    def epochs(self) -> Iterator[Measurement]:
+        """A measurement after each epoch: value is the accuracy on the validation images, in [0, 1].
+
+        details: epoch, epochs, loss (validation, cross entropy), train_loss, seconds (since the start).
+        Raises Diverged, saying where, if a loss is not finite.
+        """
+        start = time.perf_counter()
+        with _arithmetic(self.setting):
+            for epoch in range(1, self.setting.epochs + 1):
+                train_loss = self._train_epoch(epoch)
+                accuracy, loss = self.evaluate()
+                if not math.isfinite(loss):
+                    raise Diverged(f"validation loss is {loss} at epoch {epoch}")
+                details = {
+                    "epoch": epoch,
+                    "epochs": self.setting.epochs,
+                    "loss": loss,
+                    "train_loss": train_loss,
+                    "seconds": time.perf_counter() - start,
+                }
+                yield Measurement(accuracy, details)
+
+    def _train_epoch(self, epoch: int) -> float:
+        self.network.train()
+        losses = []
+        batches = self.train.epoch(epoch)
+        for step in range(1, len(self.train) + 1):
+            with self.quiet.step():
+                x, y = next(batches)
+                loss = self._step(x, y)
+                losses.append(loss)
+                if self.device.type == "cpu" and not math.isfinite(loss.item()):
+                    raise Diverged(f"loss is {loss.item()} at epoch {epoch}, step {step}")
+        return torch.stack(losses).mean().item()
+
+    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        with self._autocast():
+            loss = F.cross_entropy(self.network(x).float(), y, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float]:
+        """(accuracy, cross entropy) of the network as it is, on all validation images."""
+        self.network.eval()
+        right = loss = 0.0
+        batches = self.val.epoch(0)
+        for _ in range(len(self.val)):
+            with self.quiet.step():
+                x, y = next(batches)
+                with self._autocast():
+                    logits = self.network(x).float()
+                right += (logits.argmax(1) == y).sum().item()
+                loss += F.cross_entropy(logits, y, reduction="sum").item()
+        return right / len(self.val.split), loss / len(self.val.split)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.device.type == "cpu":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _rate(self, step: int) -> float:
+        """Factor on the peak rate: linear up, then half a cosine down to nothing."""
+        rise = max(1, round(self.recipe.warm_up * self.steps))
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise)))
+
+
+@contextlib.contextmanager
+def _arithmetic(setting: Setting) -> Iterator[None]:
+    # One training crawled at a tenth of its speed until denormals were flushed.
+    torch.set_flush_denormal(True)
+    if setting.device == "cpu" and torch.get_num_threads() != setting.threads:
+        torch.set_num_threads(setting.threads)
+    yield
+
+
+def _decayed_apart(network: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: weights of convolutions and linear layers decay; norms and biases, all vectors, do not."""
+    parameters = list(network.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
