@@ -7,7 +7,9 @@ in memory: what it knows it reads from the study, and a continued run suggests w
 from collections.abc import Callable
 
 import numpy as np
+from optuna import Study
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial
 
 from lkspace.registry import samplers
 
@@ -20,6 +22,18 @@ def suggestion_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
+class RepeatableNSGAII(NSGAIISampler):
+    """NSGA-II whose parents come in the same order whether they were selected just now or read from the study.
+
+    Optuna's come best first when a generation begins and by number after that, so a run continued in the middle of
+    a generation would draw other pairs.
+    """
+
+    def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
+        """The parents of a generation by number."""
+        return sorted(super().get_parent_population(study, generation), key=lambda trial: trial.number)
+
+
 @samplers.register("random")
 def random(seed: int, budget: int) -> BaseSampler:
     """Every choice uniform."""
@@ -29,7 +43,7 @@ def random(seed: int, budget: int) -> BaseSampler:
 @samplers.register("nsga2")
 def nsga2(seed: int, budget: int) -> BaseSampler:
     """NSGA-II (Deb et al., 2002), about ten generations: Optuna's population of 50 leaves 200 trials only four."""
-    return NSGAIISampler(seed=seed, population_size=max(4, round(budget / 10)))
+    return RepeatableNSGAII(seed=seed, population_size=max(4, round(budget / 10)))
 
 
 @samplers.register("tpe")

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from lkspace.errors import UserError
+from lkspace.quantity import Bound
+from lkspace.scores.score import Measurement, Setting
+from lkspace.search.candidates import Candidates, cheap_scores
+from lkspace.space.search_space import SearchSpace
+
+SETTING = Setting(data="digits", size=32, classes=10)
+
+
+def test_objections_name_duplicate_relation_and_bound(micro):
+    space = SearchSpace.from_dict({**micro.to_dict(), "constraints": ["kernels non-increasing", "params<=20K"]})
+    cheap = cheap_scores(space, SETTING, [])
+    all_points = list(SearchSpace.from_dict({**micro.to_dict(), "constraints": []}).enumerate())
+    feasible = list(space.enumerate())
+    candidates = Candidates(space, cheap, [Bound.parse("flops<=1M")], [feasible[0].id])
+    for architecture in all_points:
+        costs = space.costs(architecture)
+        expected = None
+        if architecture == feasible[0]:
+            expected = "duplicate"
+        elif list(architecture.kernels) != sorted(architecture.kernels, reverse=True):
+            expected = "kernels non-increasing"
+        elif costs["params"] > 20_000:
+            expected = "params<=20K"
+        elif costs["flops"] > 1_000_000:
+            expected = "flops<=1M"
+        assert candidates.objection(architecture) == expected
+    candidates.take(feasible[1])
+    assert candidates.objection(feasible[1]) == "duplicate"
+
+
+def test_drawing_gives_every_untried_architecture_once_and_then_none(micro, candidates):
+    rng = np.random.default_rng(0)
+    drawn = []
+    while (architecture := candidates.draw(rng)) is not None:
+        drawn.append(architecture)
+        candidates.take(architecture)
+    assert len(drawn) == len(set(drawn))
+    assert set(drawn) == set(micro.enumerate())
+
+
+def test_a_bound_on_a_measured_score_is_not_looked_at(micro, fake):
+    candidates = Candidates(micro, cheap_scores(micro, SETTING, ["fake"]), [Bound("fake", "<=", 0.0)])
+    assert candidates.objection(micro.reference_points[0]) is None
+    assert not fake.asked
+
+
+def test_a_cheap_score_of_another_package_is_computed(micro, fake):
+    fake.cheap, fake.then = True, [Measurement(3.0)]
+    cheap = cheap_scores(micro, SETTING, ["fake", "params"])
+    assert cheap(micro.reference_points[0])["fake"] == 3.0
+    assert Candidates(micro, cheap, [Bound("fake", "<=", 2.0)]).objection(micro.reference_points[0]) == "fake<=2"
+
+
+def test_an_impossible_bound_says_what_the_space_offers(micro):
+    candidates = Candidates(micro, cheap_scores(micro, SETTING, []), [Bound.parse("params<=10")])
+    with pytest.raises(
+        UserError, match=r"no architecture of space replknet-micro keeps .*params<=10 \(.* to .* there\): loosen"
+    ):
+        candidates.sample(20, np.random.default_rng(0))

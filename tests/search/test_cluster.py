@@ -1,0 +1,35 @@
+import os
+import tempfile
+
+import pytest
+
+from lkspace.errors import UserError
+from lkspace.search import cluster
+
+
+def test_the_scratch_path_is_short_wherever_temporary_files_lie_and_goes(tmp_path, monkeypatch):
+    deep = tmp_path / ("d" * 80)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with cluster.scratch_folder() as folder:
+        assert folder.is_dir()
+        assert len(str(folder)) <= 40
+    assert not folder.exists()
+
+
+def test_cores_are_those_this_process_may_use():
+    assert 1 <= cluster.cores() <= len(os.sched_getaffinity(0))
+
+
+def test_a_client_address_is_refused_with_the_mend(tmp_path):
+    refused = pytest.raises(UserError, match="run the command on a machine of the cluster")
+    with refused, cluster.ray_cluster(tmp_path, "ray://10.0.0.1:10001", cpus=1, gpus=0):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("gpus", "per_trial", "slots"),
+    [(2, 0.5, 4), (2, 1, 2), (3, 2, 1), (1, 0.3, 3), (2, 0.66, 2), (0, 0.5, 0), (1, 0.1, 10)],
+)
+def test_a_fraction_of_a_gpu_never_spans_two(gpus, per_trial, slots):
+    assert cluster._gpu_slots(gpus, per_trial) == slots

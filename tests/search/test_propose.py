@@ -1,0 +1,104 @@
+from lkspace import registry
+from lkspace.quantity import Bound
+from lkspace.scores.score import Measurement, Setting
+from lkspace.search.candidates import Candidates, cheap_scores
+from lkspace.search.propose import Proposer
+from lkspace.space.search_space import SearchSpace
+from lkspace.study import Study
+
+SETTING = Setting(data="digits", size=32, classes=10)
+
+
+def proposer(study, space, sampler="nsga2", budget=40, bounds=(), seed=0):
+    candidates = Candidates(space, cheap_scores(space, SETTING, []), bounds, [t.id for t in study.trials])
+    return Proposer(study, candidates, registry.samplers.get(sampler), seed, budget)
+
+
+def finish(study, space, number, architecture):
+    costs = {name: Measurement(value) for name, value in space.costs(architecture).items()}
+    study.finish(number, "complete", measurements=costs)
+
+
+def test_reference_points_come_first_and_nothing_comes_twice(new_study, micro):
+    for sampler in ("random", "nsga2", "tpe"):
+        study = new_study(sampler)
+        propose = proposer(study, micro, sampler)
+        for _ in range(25):
+            finish(study, micro, *propose.start())
+        trials = study.trials
+        assert trials[0].architecture == micro.reference_points[0]
+        assert [t.origin for t in trials] == ["reference point"] + ["sampler"] * 24
+        assert len({t.id for t in trials}) == 25
+        assert all(micro.feasible(t.architecture) for t in trials)
+        assert study.rejected()["kernels non-increasing"] > 0
+
+
+def test_a_space_that_is_used_up_ends_in_none(new_study, micro):
+    fields = {**micro.to_dict(), "channels": {"whole": [[4, 8]]}, "blocks": {"per_stage": [[1], [1]]}}
+    space = SearchSpace.from_dict({**fields, "reference_points": []})
+    count = len(list(space.enumerate()))
+    study = new_study()
+    propose = proposer(study, space, budget=200)
+    for _ in range(count):
+        finish(study, space, *propose.start())
+    assert propose.start() is None
+    assert len(study.trials) == count
+
+
+def test_a_continued_run_proposes_what_an_uninterrupted_one_would(new_study, micro):
+    for sampler in ("nsga2", "tpe"):
+        whole, cut = new_study(f"{sampler}-whole"), new_study(f"{sampler}-cut")
+        propose = proposer(whole, micro, sampler)
+        for _ in range(14):
+            finish(whole, micro, *propose.start())
+        for stop in (1, 6, 13, 14):
+            cut = Study.open(cut.folder, writable=True)
+            propose = proposer(cut, micro, sampler)
+            while propose.trials < stop:
+                finish(cut, micro, *propose.start())
+        assert [t.id for t in cut.trials] == [t.id for t in whole.trials]
+
+
+def test_another_seed_proposes_otherwise(new_study, micro):
+    ids = []
+    for seed in (0, 1):
+        study = new_study(f"seed{seed}")
+        propose = proposer(study, micro, seed=seed)
+        for _ in range(6):
+            finish(study, micro, *propose.start())
+        ids.append([t.id for t in study.trials])
+    assert ids[0] != ids[1]
+
+
+def test_nsga2_breeds_from_reference_points_and_fallbacks_too(new_study, micro):
+    study = new_study()
+    propose = proposer(study, micro, "nsga2")
+    for _ in range(30):
+        finish(study, micro, *propose.start())
+    frozen = study._optuna.get_trials()
+    generations = [t.system_attrs["RepeatableNSGAII:generation"] for t in frozen]
+    assert generations[0] == 0
+    assert max(generations) >= 5
+
+
+def test_a_reference_point_that_breaks_a_bound_is_counted_once(new_study, micro):
+    study = new_study()
+    bound = Bound.parse("params<=2K")
+    for _ in range(2):
+        study = Study.open(study.folder, writable=True)
+        propose = proposer(study, micro, bounds=[bound])
+        finish(study, micro, *propose.start())
+    assert study.rejected()["reference point: params<=2K"] == 1
+    assert all(t.origin == "sampler" for t in study.trials)
+
+
+def test_a_reference_point_outside_the_space_is_tried_as_it_is(new_study, micro):
+    fields = {**micro.to_dict(), "reference_points": []}
+    outside = {**micro.reference_points[0].to_dict(), "channels": [6, 12], "name": "mine"}
+    space = SearchSpace.from_dict({**fields, "reference_points": [outside]})
+    study = new_study()
+    propose = proposer(study, space)
+    for _ in range(3):
+        finish(study, space, *propose.start())
+    assert study.trials[0].architecture.channels == (6, 12)
+    assert study.trials[0].origin == "reference point"

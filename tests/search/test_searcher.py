@@ -1,0 +1,139 @@
+"""The searcher without Ray's processes: what Tune would call is called here, on a real SQLite study."""
+
+import pytest
+
+from lkspace import registry
+from lkspace.errors import RunError
+from lkspace.scores.score import Measurement, Setting
+from lkspace.search.candidates import Candidates, cheap_scores
+from lkspace.search.evaluate import Report
+from lkspace.search.progress import Display
+from lkspace.search.propose import Proposer
+from lkspace.search.searcher import StudySearcher
+from lkspace.space.architecture import Architecture
+from lkspace.study import Study
+
+SETTING = Setting(data="digits", size=32, classes=10)
+
+
+def searcher(study, space, budget=6, concurrency=2):
+    candidates = Candidates(space, cheap_scores(space, SETTING, []), [], [t.id for t in study.trials])
+    proposer = Proposer(study, candidates, registry.samplers.get("random"), 0, budget)
+    return StudySearcher(study, proposer, Display(study, budget, None, 1), budget=budget, concurrency=concurrency)
+
+
+def complete(space, config):
+    costs = space.costs(Architecture.from_json(config["architecture"]))
+    return {"report": Report({n: Measurement(v) for n, v in costs.items()}, outcome="complete")}
+
+
+def test_the_budget_is_handed_out_at_the_given_concurrency(new_study, micro):
+    study = new_study()
+    searching = searcher(study, micro)
+    running = {}
+    handed = []
+    for step in range(100):
+        config = searching.suggest(f"t{step}")
+        if config == searching.FINISHED:
+            break
+        if config is None:
+            done = next(iter(running))
+            searching.on_trial_complete(done, complete(micro, running.pop(done)))
+        else:
+            running[f"t{step}"] = config
+            handed.append(config["number"])
+            assert len(running) <= 2
+    assert handed == list(range(6))
+    assert study.counts()["complete"] == 6
+    assert not study.pending()
+
+
+def test_trials_of_a_killed_driver_come_first_under_their_numbers(new_study, micro):
+    study = new_study()
+    first = searcher(study, micro, concurrency=3)
+    configs = [first.suggest(f"a{i}") for i in range(3)]
+    first.on_trial_complete("a1", complete(micro, configs[1]))
+    second = searcher(Study.open(study.folder, writable=True), micro, concurrency=6)
+    again = [second.suggest(f"b{i}") for i in range(7)]
+    assert again[:2] == [configs[0], configs[2]]
+    assert [c["number"] for c in again[2:5]] == [3, 4, 5]
+    assert again[5] is None  # not finished: a worker may still die
+
+
+@pytest.mark.parametrize(
+    ("report", "outcome", "state"),
+    [
+        (Report(outcome="diverged", reason="loss is nan"), "diverged", "FAIL"),
+        (Report(outcome="failed", reason="out of memory"), "failed", "FAIL"),
+        (Report(outcome="infeasible", reason="latency"), "infeasible", "PRUNED"),
+        (Report({"params": Measurement(3.0)}, outcome="complete"), "failed", "FAIL"),
+    ],
+)
+def test_every_ending_gets_its_state(new_study, micro, report, outcome, state):
+    study = new_study()
+    searching = searcher(study, micro)
+    searching.suggest("t")
+    searching.on_trial_complete("t", {"report": report})
+    trial = study.trials[0]
+    assert trial.outcome == outcome
+    assert trial.reason
+    assert study._optuna.get_trials()[0].state.name == state
+
+
+@pytest.mark.parametrize("ending", [{"error": True}, {"result": None}, {"result": {}}, {"result": {"report": 3}}])
+def test_a_dead_worker_is_tried_twice_more_and_then_recorded(new_study, micro, ending):
+    study = new_study()
+    searching = searcher(study, micro, budget=1)
+    configs = []
+    for attempt in range(3):
+        assert study.trials == [] or study.trials[0].outcome == "running"
+        configs.append(searching.suggest(f"t{attempt}"))
+        searching.on_trial_complete(f"t{attempt}", **ending)
+    assert configs[0] == configs[1] == configs[2]
+    assert searching.suggest("t3") == searching.FINISHED
+    assert (study.trials[0].outcome, len(study.trials)) == ("failed", 1)
+    assert "died 3 times" in study.trials[0].reason
+
+
+def test_a_report_without_a_verdict_is_a_lost_worker(new_study, micro):
+    study = new_study()
+    searching = searcher(study, micro)
+    searching.suggest("t0")
+    searching.on_trial_complete("t0", {"report": Report()})
+    assert study.pending()
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_trial_to_be_done(new_study, micro):
+    study = new_study()
+    searching = searcher(study, micro)
+    searching.suggest("t0")
+    with pytest.raises(RunError, match="disk full"):
+        searching.on_trial_complete("t0", {"report": Report(fatal="disk full")})
+    assert isinstance(searching.error, RunError)
+    assert searching.suggest("t1") == searching.FINISHED
+    assert [t.number for t in study.pending()] == [0]
+
+
+def test_a_run_where_everything_fails_from_the_start_is_given_up(new_study, micro):
+    study = new_study()
+    searching = searcher(study, micro, budget=50)
+    broken = {"report": Report(outcome="failed", reason="no GPU")}
+    for i in range(7):
+        searching.suggest(f"t{i}")
+        searching.on_trial_complete(f"t{i}", broken)
+    searching.suggest("t7")
+    with pytest.raises(RunError, match="first 8 trials all failed, the last one because: no GPU"):
+        searching.on_trial_complete("t7", broken)
+    assert study.counts()["failed"] == 8
+
+
+def test_a_space_without_anything_new_ends_the_search(new_study, micro):
+    study = new_study()
+    searching = searcher(study, micro, budget=10_000, concurrency=1)
+    count = len(list(micro.enumerate()))
+    for i in range(count):
+        config = searching.suggest(f"t{i}")
+        searching.on_trial_complete(f"t{i}", complete(micro, config))
+    assert searching.suggest("last") == searching.FINISHED
+    assert searching.exhausted
+    assert len({t.id for t in study.trials}) == count == len(study.trials)
