@@ -115,6 +115,16 @@ def test_feature_maps_shrink_as_the_architecture_says():
         assert [tuple(m.shape) for m in maps] == [(1, c, *hw) for c, hw in zip((4, 6), sides, strict=True)]
 
 
+def test_a_stem_of_stride_2_halves_at_once_so_that_all_of_it_runs_on_the_small_map():
+    sides = {}
+    for stride in (1, 2, 4):
+        x = torch.zeros(1, 3, 16, 16)
+        for layer in nets.build(Architecture("replknet", (1,), (4,), (3,), (None,), (True,), stem_stride=stride)).stem:
+            x = layer(x)
+            sides.setdefault(stride, []).append(x.shape[-1])
+    assert sides == {1: [16, 16, 16, 16], 2: [8, 8, 8, 8], 4: [8, 8, 8, 4]}
+
+
 def test_shortcut_belongs_to_the_replk_block_only(awkward):
     """With both branches' last convolution at zero, a block without shortcut gives zero, the ConvFFN its input."""
     network = awkward(nets.build(MIXED, classes=2))
