@@ -5,21 +5,27 @@ small and a bug in a score all end as a report that says so, and the worker goes
 """
 
 import errno
+import json
 import math
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lkspace import registry
-from lkspace.errors import RunError
+from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound, human
 from lkspace.scores.score import Diverged, Measurement, Score, Setting
+from lkspace.search.files import write_bytes
 from lkspace.space.architecture import Architecture
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Outcome = Literal["complete", "diverged", "failed", "infeasible"]
+SEEN = "space.yaml"  # a worker that finds this in the run's folder shares a file system with the driver
 ALWAYS = ("params", "flops")  # cost nothing and are wanted in every table
 
 
@@ -42,6 +48,7 @@ class Report:
 
     curve: one entry an epoch of a score that takes several measurements. seconds: spent, by score.
     outcome: None while it goes on. fatal: the run cannot go on (the disk is full); no verdict on the candidate.
+    files: of `trials/<number>/`, by name, where the worker cannot see the run's folder and the driver must write them.
     """
 
     measurements: Mapping[str, Measurement] = field(default_factory=dict)
@@ -50,6 +57,7 @@ class Report:
     outcome: Outcome | None = None
     reason: str = ""
     fatal: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def order(names: Iterator[str] | list[str]) -> tuple[str, ...]:
@@ -64,7 +72,7 @@ def evaluate(job: Job, number: int, architecture: Architecture) -> Iterator[Repo
     progress = _Progress()
     try:
         for name in job.scores:
-            yield from _measure(job, registry.scores.get(name), architecture, progress)
+            yield from _measure(job, number, registry.scores.get(name), architecture, progress)
             reason = _objection(name, progress.measurements[name].value, job.constraints)
             if reason:
                 yield progress.report(*reason)
@@ -76,7 +84,7 @@ def evaluate(job: Job, number: int, architecture: Architecture) -> Iterator[Repo
             yield progress.report(None, fatal=f"{error.filename or job.folder}: {error.strerror}")
         elif _out_of_memory(error):
             yield progress.report("failed", f"out of memory: {_line(error)}")
-        elif isinstance(error, RunError):
+        elif isinstance(error, RunError | UserError):
             yield progress.report("failed", _line(error))
         else:
             _keep_traceback(job.folder / "trials" / str(number))
@@ -92,15 +100,28 @@ class _Progress:
         self.measurements: dict[str, Measurement] = {}
         self.curve: list[Mapping[str, Any]] = []
         self.seconds: dict[str, float] = {}
+        self.files: dict[str, bytes] = {}
 
     def report(self, outcome: Outcome | None, reason: str = "", fatal: str = "") -> Report:
-        return Report(dict(self.measurements), tuple(self.curve), dict(self.seconds), outcome, reason, fatal)
+        kept = self.files if outcome is not None else {}
+        return Report(
+            dict(self.measurements), tuple(self.curve), dict(self.seconds), outcome, reason, fatal, dict(kept)
+        )
 
 
-def _measure(job: Job, score: Score, architecture: Architecture, progress: _Progress) -> Iterator[Report]:
-    """Run one score; a report after each of its measurements if it takes time."""
-    measuring = score.measure(architecture, job.setting)
+def _measure(job: Job, number: int, score: Score, architecture: Architecture, progress: _Progress) -> Iterator[Report]:
+    """Run one score; a report after each of its measurements if it takes time. What was trained is kept."""
+    network: nn.Module | None = None
     progress.seconds[score.name] = 0.0
+    start = time.perf_counter()
+    if score.name == "accuracy":
+        from lkspace.scores.accuracy import training
+
+        proxy = training(architecture, job.setting)
+        network, measuring = proxy.network, proxy.epochs()
+    else:
+        measuring = score.measure(architecture, job.setting)
+    progress.seconds[score.name] += time.perf_counter() - start
     while True:
         start = time.perf_counter()
         measurement = next(measuring, None)
@@ -114,6 +135,27 @@ def _measure(job: Job, score: Score, architecture: Architecture, progress: _Prog
             yield progress.report(None)
     if score.name not in progress.measurements:
         raise RuntimeError(f"score {score.name} gave no measurement")
+    if network is not None:
+        files = _trained(network, architecture, job.setting, progress)
+        if (job.folder / SEEN).is_file():
+            for name, content in files.items():
+                write_bytes(job.folder / "trials" / str(number) / name, content)
+        else:
+            progress.files = files
+
+
+def _trained(
+    network: "nn.Module", architecture: Architecture, setting: Setting, progress: _Progress
+) -> dict[str, bytes]:
+    """The files that a training leaves: its weights in train form and its curve."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = {"architecture": architecture.to_json(), "classes": str(setting.classes), "form": "train"}
+    return {
+        "weights.safetensors": save(tensors, metadata),
+        "curve.json": (json.dumps(progress.curve, indent=1) + "\n").encode(),
+    }
 
 
 def _objection(name: str, value: float, constraints: tuple[Bound, ...]) -> tuple[Outcome, str] | None:

@@ -40,10 +40,18 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """RunError in one line if the disk is full or the folder not writable."""
     try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_bytes(path, text.encode())
     except OSError as error:
         raise RunError(f"{path}: {error.strerror}") from None
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Raises OSError that names the file the caller asked for, not the temporary one."""
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,12 +7,14 @@ study; this one lets every trial end in the state that fits, and the study is al
 import contextlib
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from lkspace.errors import RunError
 from lkspace.search.evaluate import Report
+from lkspace.search.files import write_bytes
 from lkspace.search.progress import Display
 from lkspace.search.propose import Proposer
 from lkspace.search.trainable import ARCHITECTURE, NUMBER, REPORT
@@ -45,6 +47,7 @@ class StudySearcher(Searcher):
         self._display = display
         self._budget = budget
         self._concurrency = concurrency
+        self._folder = study.folder or Path.cwd()
         self._waiting = deque(_Attempt(t.number, t.architecture, 1) for t in study.pending())
         self._running: dict[str, _Attempt] = {}
         self._failures: list[str] = []
@@ -119,6 +122,8 @@ class StudySearcher(Searcher):
                 report.measurements, report.curve, report.seconds, "failed", f"no {missing[0]} was reported"
             )
         assert report.outcome is not None
+        for name, content in report.files.items():
+            write_bytes(self._folder / "trials" / str(number) / name, content)
         self._study.finish(number, report.outcome, report.reason, report.measurements, report.curve, report.seconds)
         self._display.ended(number)
         self._succeeded |= report.outcome in ("complete", "infeasible")

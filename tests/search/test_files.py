@@ -11,11 +11,12 @@ def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "a" / "space.yaml"
     files.write_text(path, "old")
 
-    def full(self, text, encoding):
-        self.write_bytes(b"ha")
+    def full(self, content):
+        with self.open("wb") as file:
+            file.write(content[:2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(RunError, match=r"space\.yaml: No space left on device"):
         files.write_text(path, "new")
     assert path.read_text() == "old"
