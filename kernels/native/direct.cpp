@@ -49,8 +49,11 @@ inline Group group_at(int64_t channels, int64_t index) {
     return {channel, static_cast<int>(least(rest, WIDE)), rest > NARROW};
 }
 
-// The part of the kernel that can reach the map, and vectors from row to row of a packed image: an odd number, because
-// an even one (often a power of two) would put the rows of a tile into few sets of the cache.
+// Maps of at most this many pixels are packed without gaps.
+constexpr int64_t SMALL_MAP = 100;
+
+// The part of the kernel that can reach the map, and vectors from row to row of a packed image: an odd number on larger
+// maps, because an even one (often a power of two) would put a tile's rows into few sets of the cache.
 struct Geometry {
     int n, h, w, kh, kw;
     int64_t top, left;  // of the reachable part
@@ -65,7 +68,7 @@ struct Geometry {
           kw(static_cast<int>(least(q.kw, 2 * q.w - 1))),
           top((q.kh - kh) / 2),
           left((q.kw - kw) / 2),
-          pitch(q.w | 1),
+          pitch(q.h * q.w <= SMALL_MAP ? q.w : q.w | 1),
           threads(q.n * q.c * q.h * q.w * kh * kw < WORTH_SHARING ? 1 : q.threads) {}
 };
 
@@ -82,20 +85,25 @@ Picture<T> kernel_picture(const View& view, const Geometry& g, const Group& grou
     return part;
 }
 
-// Output rows `from` .. `to` - 1 of one image and channel group.
-template <int L, class T>
-void convolve_piece(const Call& q, const Geometry& g, const Group& group, int64_t n, int from, int to) {
-    const int ph = g.kh / 2, pw = g.kw / 2;
-    const int first = from > ph ? from - ph : 0, last = static_cast<int>(least(g.h, to + ph));
-    const int64_t kernel_floats = int64_t{g.kh} * g.kw * L, image_floats = (last - first) * g.pitch * L;
-    float* memory = scratch(kernel_floats + image_floats + int64_t{to - from} * g.w * L + L);
-    float *kernel = memory, *image = kernel + kernel_floats, *out = image + image_floats;
-    float* bias = out + int64_t{to - from} * g.w * L;
+// What one piece of work of a convolution covers: images and output rows, each from .. to - 1, of one channel group.
+struct Part {
+    Group group;
+    int image_from, image_to, row_from, row_to;
+};
 
-    const Vectors turned = {kernel + kernel_floats - L, -int64_t{g.kw} * L, -L}, upright = {kernel, int64_t{g.kw} * L, L};
-    pack<L>(kernel_picture<const T>(q.kernel, g, group, 0, g.kh), q.flip ? turned : upright);
-    pack<L>(picture<const T>(q.image, n, group, first, last - first, g.w), {image, g.pitch * L, L});
-    if (q.bias.data) pack<L>(picture<const T>(q.bias, 0, group, 0, 1, 1), {bias, 0, 0});
+template <int L, class T>
+void convolve_part(const Call& q, const Geometry& g, const Part& part) {
+    const int ph = g.kh / 2, from = part.row_from, to = part.row_to;
+    const int first = from > ph ? from - ph : 0, last = static_cast<int>(least(g.h, to + ph));  // image rows needed
+    const int64_t kernel_floats = int64_t{g.kh} * g.kw * L, image_floats = (last - first) * g.pitch * L;
+    const int64_t out_floats = int64_t{to - from} * g.w * L;
+    float *kernel = scratch(kernel_floats + image_floats + out_floats + L), *image = kernel + kernel_floats;
+    float *out = image + image_floats, *bias = out + out_floats;
+
+    const int64_t column = int64_t{g.kh} * L;
+    const Vectors upright = {kernel, L, column}, turned = {kernel + kernel_floats - L, -L, -column};
+    pack<L>(kernel_picture<const T>(q.kernel, g, part.group, 0, g.kh), q.flip ? turned : upright);
+    if (q.bias.data) pack<L>(picture<const T>(q.bias, 0, part.group, 0, 1, 1), {bias, 0, 0});
 
     Correlation c = {};
     c.image = image - first * g.pitch * L;
@@ -106,42 +114,42 @@ void convolve_piece(const Call& q, const Geometry& g, const Group& group, int64_
     c.kernel_h = g.kh;
     c.kernel_w = g.kw;
     c.ph = ph;
-    c.pw = pw;
+    c.pw = g.kw / 2;
     c.summed = 1;
-    c.out_w = g.w;
     c.start = q.bias.data ? bias : nullptr;
-    const Picture<T> y = picture<T>(q.map, n, group, from, to - from, g.w);
-    if (sizeof(T) == sizeof(float) && y.lane == 1 && y.lanes == L) {  // channels_last: tiles go straight to their place
-        c.out_pitch = y.row;
-        c.out_column = y.column;
-        c.out = reinterpret_cast<float*>(y.data) - from * y.row;
-        correlate<L>(c, from, to);
-        return;
+    for (int n = part.image_from; n < part.image_to; ++n) {
+        pack<L>(picture<const T>(q.image, n, part.group, first, last - first, g.w), {image, c.image_pitch, L});
+        const Picture<T> y = picture<T>(q.map, n, part.group, from, to - from, g.w);
+        if (sizeof(T) == sizeof(float) && y.lane == 1 && y.lanes == L) {  // channels_last: tiles go to their place
+            c.out_pitch = y.row;
+            c.out_column = y.column;
+            c.out = reinterpret_cast<float*>(y.data) - from * y.row;
+            correlate<L>(c, from, to, g.w);
+        } else {
+            c.out_pitch = int64_t{g.w} * L;
+            c.out_column = L;
+            c.out = out - from * c.out_pitch;
+            correlate<L>(c, from, to, g.w);
+            unpack<L>({out, c.out_pitch, L}, y);
+        }
     }
-    c.out_pitch = int64_t{g.w} * L;
-    c.out_column = L;
-    c.out = out - from * c.out_pitch;
-    correlate<L>(c, from, to);
-    unpack<L>({out, c.out_pitch, L}, y);
 }
 
 template <class T>
 void convolve(const Call& q) {
     const Geometry g(q);
-    const int64_t groups = group_count(q.c), whole = groups * g.n;
-    // Whole maps, unless there are too few of them for the threads.
-    const int64_t bands =
-        g.threads == 1 || whole >= PIECES * g.threads
-            ? 1
-            : least(ceil_divide(PIECES * g.threads, whole), ceil_divide(g.h, TILE_ROWS));
-    share(whole * bands, g.threads, [&](int64_t piece) {
-        const Group group = group_at(q.c, piece / (g.n * bands));
-        const int64_t n = piece / bands % g.n, band = piece % bands;
-        const int from = static_cast<int>(g.h * band / bands), to = static_cast<int>(g.h * (band + 1) / bands);
-        if (group.wide)
-            convolve_piece<WIDE, T>(q, g, group, n, from, to);
+    const int64_t groups = group_count(q.c), wanted = ceil_divide(g.threads > 1 ? PIECES * g.threads : 1, groups);
+    // Runs of images, which share a packed kernel; rows of a map too if there are too few images for the threads.
+    const int64_t runs = least(g.n, wanted), bands = least(ceil_divide(wanted, runs), ceil_divide(g.h, 2));
+    share(groups * runs * bands, g.threads, [&](int64_t piece) {
+        const int64_t run = piece / bands % runs, band = piece % bands;
+        const Part part = {group_at(q.c, piece / bands / runs), static_cast<int>(g.n * run / runs),
+                           static_cast<int>(g.n * (run + 1) / runs), static_cast<int>(g.h * band / bands),
+                           static_cast<int>(g.h * (band + 1) / bands)};
+        if (part.group.wide)
+            convolve_part<WIDE, T>(q, g, part);
         else
-            convolve_piece<NARROW, T>(q, g, group, n, from, to);
+            convolve_part<NARROW, T>(q, g, part);
     });
 }
 
@@ -178,17 +186,16 @@ void weight_gradient_piece(const Call& q, const Geometry& g, const Group& group,
     c.out_pitch = int64_t{g.kw} * L;
     c.out_column = L;
     c.out = out - from * c.out_pitch;
-    c.out_w = g.kw;
     for (int n = 0; n < g.n; n += together) {
         c.summed = static_cast<int>(least(together, g.n - n));
         for (int k = 0; k < c.summed; ++k) {
             pack<L>(picture<const T>(q.image, n + k, group, 0, g.h, g.w), {image + k * image_floats, g.pitch * L, L});
             pack<L>(picture<const T>(q.map, n + k, group, 0, g.h, g.w),
-                    {map + k * map_floats, int64_t{g.w} * L, L});
+                    {map + k * map_floats, L, int64_t{g.h} * L});
             if (from == 0 && q.bias.data) add_up<L>(map + k * map_floats, int64_t{g.h} * g.w, bias);
         }
         c.add = n > 0;
-        correlate<L>(c, from, to);
+        correlate<L>(c, from, to, g.kw);
     }
     unpack<L>({out, c.out_pitch, L}, kernel_picture<T>(q.kernel, g, group, from, to - from));
     if (from == 0 && q.bias.data) unpack<L>({bias, 0, 0}, picture<T>(q.bias, 0, group, 0, 1, 1));
@@ -201,7 +208,7 @@ void weight_gradient(const Call& q) {
     // Every piece packs its images anew, so kernels are cut only if there are too few groups for the threads.
     const int64_t cuts = groups % g.threads == 0 || groups >= PIECES * g.threads
                              ? 1
-                             : least(ceil_divide(PIECES * g.threads, groups), ceil_divide(g.kh, TILE_ROWS));
+                             : least(ceil_divide(PIECES * g.threads, groups), ceil_divide(g.kh, 2));
     share(groups * cuts, g.threads, [&](int64_t piece) {
         const Group group = group_at(q.c, piece / cuts);
         const int64_t cut = piece % cuts;

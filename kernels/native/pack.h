@@ -70,54 +70,80 @@ struct Vectors {
     int64_t pitch, step;
 };
 
-// Lanes beyond the picture's become zero.
+// Whether 4 x 4 blocks can be turned: neighbours in a row of the picture are neighbours in memory.
+template <class T>
+bool turnable(const Picture<T>& picture) {
+    return sizeof(T) == sizeof(float) && picture.column == 1;
+}
+
+// Rows that follow each other without a gap on both sides are one long row.
+template <class T>
+void flatten(Picture<T>& picture, const Vectors& vectors) {
+    if (picture.row != picture.columns * picture.column || vectors.pitch != picture.columns * vectors.step) return;
+    picture.columns *= picture.rows;
+    picture.rows = 1;
+}
+
+// Lanes beyond the picture's become zero. Rows of contiguous tensors go four lanes at a time along the whole row: planes
+// often lie a power of two apart, and more than a few such rows would evict each other from the cache.
 template <int L, class T>
-void pack(const Picture<const T>& from, const Vectors& to) {
+void pack(Picture<const T> from, const Vectors& to) {
+    flatten(from, to);
     for (int r = 0; r < from.rows; ++r) {
         const T* source = from.data + r * from.row;
         float* target = to.data + r * to.pitch;
-        int c = 0;
         if (from.lane == 1 && from.lanes == L) {
-            for (; c < from.columns; ++c)
+            for (int c = 0; c < from.columns; ++c)
                 for (int l = 0; l < L; ++l) target[c * to.step + l] = widen(source[c * from.column + l]);
             continue;
         }
-        if (sizeof(T) == sizeof(float) && from.column == 1 && from.lanes == L) {
-            for (; c + 4 <= from.columns; c += 4)
-                for (int l = 0; l < L; l += 4) {
-                    Vector<4> block[4];
-                    for (int k = 0; k < 4; ++k)
-                        block[k] = load<4>(reinterpret_cast<const float*>(source + (l + k) * from.lane + c));
-                    transpose(block);
-                    for (int k = 0; k < 4; ++k) store<4>(target + (c + k) * to.step + l, block[k]);
-                }
+        int l = 0;
+        for (; turnable(from) && l + 4 <= from.lanes; l += 4) {
+            const T* lane = source + l * from.lane;
+            int c = 0;
+            for (; c + 4 <= from.columns; c += 4) {
+                Vector<4> block[4];
+                for (int k = 0; k < 4; ++k)
+                    block[k] = load<4>(reinterpret_cast<const float*>(lane + k * from.lane + c));
+                transpose(block);
+                for (int k = 0; k < 4; ++k) store<4>(target + (c + k) * to.step + l, block[k]);
+            }
+            for (; c < from.columns; ++c)
+                for (int k = 0; k < 4; ++k) target[c * to.step + l + k] = widen(lane[k * from.lane + c]);
         }
-        for (; c < from.columns; ++c) {
-            for (int l = 0; l < from.lanes; ++l)
-                target[c * to.step + l] = widen(source[l * from.lane + c * from.column]);
-            for (int l = from.lanes; l < L; ++l) target[c * to.step + l] = 0.0f;
-        }
+        for (; l < L; ++l)
+            for (int c = 0; c < from.columns; ++c)
+                target[c * to.step + l] = l < from.lanes ? widen(source[l * from.lane + c * from.column]) : 0.0f;
     }
 }
 
+// Lanes beyond the picture's are left out.
 template <int L, class T>
-void unpack(const Vectors& from, const Picture<T>& to) {
+void unpack(const Vectors& from, Picture<T> to) {
+    flatten(to, from);
     for (int r = 0; r < to.rows; ++r) {
         const float* source = from.data + r * from.pitch;
         T* target = to.data + r * to.row;
-        int c = 0;
-        if (sizeof(T) == sizeof(float) && to.column == 1 && to.lanes == L) {
-            for (; c + 4 <= to.columns; c += 4)
-                for (int l = 0; l < L; l += 4) {
-                    Vector<4> block[4];
-                    for (int k = 0; k < 4; ++k) block[k] = load<4>(source + (c + k) * from.step + l);
-                    transpose(block);
-                    for (int k = 0; k < 4; ++k)
-                        store<4>(reinterpret_cast<float*>(target + (l + k) * to.lane + c), block[k]);
-                }
+        if (to.lane == 1 && to.lanes == L) {
+            for (int c = 0; c < to.columns; ++c)
+                for (int l = 0; l < L; ++l) narrow(source[c * from.step + l], target[c * to.column + l]);
+            continue;
         }
-        for (; c < to.columns; ++c)
-            for (int l = 0; l < to.lanes; ++l)
+        int l = 0;
+        for (; turnable(to) && l + 4 <= to.lanes; l += 4) {
+            T* lane = target + l * to.lane;
+            int c = 0;
+            for (; c + 4 <= to.columns; c += 4) {
+                Vector<4> block[4];
+                for (int k = 0; k < 4; ++k) block[k] = load<4>(source + (c + k) * from.step + l);
+                transpose(block);
+                for (int k = 0; k < 4; ++k) store<4>(reinterpret_cast<float*>(lane + k * to.lane + c), block[k]);
+            }
+            for (; c < to.columns; ++c)
+                for (int k = 0; k < 4; ++k) narrow(source[c * from.step + l + k], lane[k * to.lane + c]);
+        }
+        for (; l < to.lanes; ++l)
+            for (int c = 0; c < to.columns; ++c)
                 narrow(source[c * from.step + l], target[l * to.lane + c * to.column]);
     }
 }

@@ -3,19 +3,22 @@
 
 #include <cstdint>
 
-// Tile heights: accumulators (2 columns each) plus one kernel vector must fit the registers: 16 (32 with AVX-512).
+// Columns of a tile: two sums and one image vector each, beside one kernel vector, fill the registers: 16, or 32 with
+// AVX-512 (and on ARM).
 #if defined(__AVX512F__)
-#define LKSPACE_TILE_ROWS 8
+#define LKSPACE_TILE_COLUMNS 8
 #elif defined(__AVX2__)
-#define LKSPACE_TILE_ROWS 7
+#define LKSPACE_TILE_COLUMNS 5
+#elif defined(__aarch64__)
+#define LKSPACE_TILE_COLUMNS 8
 #else
-#define LKSPACE_TILE_ROWS 6
+#define LKSPACE_TILE_COLUMNS 4
 #endif
 
 namespace lkspace {
 namespace {
 
-constexpr int TILE_ROWS = LKSPACE_TILE_ROWS;
+constexpr int TILE_COLUMNS = LKSPACE_TILE_COLUMNS;
 
 template <int L>
 struct Floats;
@@ -46,6 +49,17 @@ inline Vector<L> load(const float* from) {
 template <int L>
 inline void store(float* to, Vector<L> value) {
     *reinterpret_cast<typename Floats<L>::Loose*>(to) = value;
+}
+
+// sum += w * the vector at x. Written out because gcc loads all operands of a tile first, and then has no registers
+// left for the sums: half the speed with AVX2.
+template <int L>
+inline __attribute__((always_inline)) void multiply_add(Vector<L>& sum, Vector<L> w, const float* x) {
+#if defined(__FMA__)
+    asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(w), "m"(*reinterpret_cast<const typename Floats<L>::Loose*>(x)));
+#else
+    sum += w * load<L>(x);
+#endif
 }
 
 #if defined(__clang__)
