@@ -435,6 +435,20 @@ def _(here: Path) -> list[str]:
     return searching("--objectives", "params,flops")
 
 
+@case("page: a file in the way", "front.html", "cannot write the page", "name another file")
+def _(here: Path) -> list[str]:
+    study(here)
+    (here / "mine").write_text("mine")
+    return ["front", "run", "--page", "mine/front.html"]
+
+
+@case("page: over a folder", "mine", "cannot write the page", "name another file")
+def _(here: Path) -> list[str]:
+    study(here)
+    (here / "mine").mkdir()
+    return ["front", "run", "--page", "mine"]
+
+
 @case("export: what the target cannot express", "cannot export", "replknet", "shortcut")
 def _(here: Path) -> list[str]:
     study(here)
