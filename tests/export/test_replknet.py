@@ -91,6 +91,7 @@ def test_the_snippet_of_the_readme_runs(exported, monkeypatch):
     ("change", "form", "words"),
     [
         ({"shortcut": (True, False, False)}, "deploy", r"no shortcut in stage 2, 3"),
+        ({"shortcut": (False, True, True)}, "train", r"no shortcut in stage 1;"),
         ({"stem_stride": 2}, "deploy", "stem stride 2"),
         ({"reparam": (5, 3, 5)}, "train", r"mixed re-param kernels \(5, 3, 5\).*deploy form can be exported"),
         ({"reparam": (5, None, 5)}, "train", r"\(5, none, 5\)"),
