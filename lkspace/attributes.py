@@ -25,10 +25,10 @@ CONSTRAINTS = "constraints"  # Optuna's own name: its samplers and its dashboard
 
 STATES: dict[Outcome, TrialState] = {
     "complete": TrialState.COMPLETE,
-    "diverged": TrialState.FAIL,
-    "failed": TrialState.FAIL,
     "infeasible": TrialState.PRUNED,
     "stopped": TrialState.PRUNED,
+    "diverged": TrialState.FAIL,
+    "failed": TrialState.FAIL,
 }
 
 

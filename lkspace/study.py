@@ -7,6 +7,7 @@ starts and finishes. Whatever moment it is killed at, every trial it started is 
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -165,9 +166,8 @@ class Study:
 
     def counts(self) -> dict[str, int]:
         """Trials per outcome, and "rejected: REASON" for candidates that never became a trial."""
-        counts: dict[str, int] = {}
-        for trial in self.trials:
-            counts[trial.outcome] = counts.get(trial.outcome, 0) + 1
+        outcomes = Counter(trial.outcome for trial in self.trials)
+        counts = {outcome: outcomes[outcome] for outcome in (*attributes.STATES, "running") if outcomes[outcome]}
         return counts | {f"rejected: {reason}": n for reason, n in sorted(self.rejected().items())}
 
     def rejected(self) -> dict[str, int]:

@@ -18,7 +18,9 @@ def unit(plan: Plan, name: str) -> str:
 
 def shown(plan: Plan, name: str, value: float | None) -> str:
     """A value with its unit, three digits; "-" for None."""
-    return UNKNOWN if value is None else human(value, unit(plan, name))
+    if not value:
+        return UNKNOWN if value is None else "0"
+    return human(value, unit(plan, name))
 
 
 def interval(measurement: Mapping[str, Any] | None) -> tuple[float, float] | None:

@@ -93,7 +93,7 @@
     const gap = (t, end) => (t.interval[axis.score] ? Math.abs(t.interval[axis.score][end] - axis.of(t)) : 0);
     return {
       type: "data", symmetric: false, array: list.map((t) => gap(t, 1)), arrayminus: list.map((t) => gap(t, 0)),
-      thickness: 1.2, width: 3, color: colour("front"),
+      thickness: 1.4, width: 5, color: colour("quiet"),
     };
   }
 
@@ -231,11 +231,12 @@
     ...[["B", "blocks"], ["C", "channels"], ["K", "kernels"], ["re-param", "reparam"]].map(([name, key]) => (
       { name, left: true, of: (t) => t.architecture[key].reduce((a, b) => a + (b ?? 0), 0), text: (t) => stages(t.architecture[key]) })),
     { name: "shortcut", left: true, of: (t) => t.architecture.shortcut.filter(Boolean).length, text: (t) => t.architecture.shortcut.map((s) => (s ? "y" : "n")).join("") },
-    { name: "dw", of: (t) => t.architecture.dw_ratio, text: (t) => t.architecture.dw_ratio },
-    { name: "ffn", of: (t) => t.architecture.ffn_ratio, text: (t) => t.architecture.ffn_ratio },
-    { name: "seconds", of: (t) => t.seconds, text: (t) => t.seconds.toFixed(1) },
+    ...[["dw", "dw_ratio"], ["ffn", "ffn_ratio"], ["stem", "stem_stride"]]
+      .filter(([, key]) => new Set(trials.map((t) => t.architecture[key])).size > 1)  // the card has those that never vary
+      .map(([name, key]) => ({ name, of: (t) => t.architecture[key], text: (t) => t.architecture[key] })),
+    { name: "seconds", of: (t) => t.seconds, text: (t) => t.seconds.toFixed(0) },
+    ...(trials.some((t) => t.reason) ? [{ name: "reason", left: true, reason: true, of: (t) => t.reason, text: (t) => t.reason }] : []),
     { name: "id", left: true, of: (t) => t.id, text: (t) => make("code", { textContent: t.id }) },
-    { name: "reason", left: true, reason: true, of: (t) => t.reason, text: (t) => t.reason },
   ];
 
   function standing(t) {
@@ -336,15 +337,15 @@
   function stageTable(t) {
     const a = t.architecture;
     const side = Math.max(...a.kernels, ...(t.maps ?? [1]));
-    const head = ["", "blocks", "channels", "kernel", "re-param", "shortcut", t.maps ? "map" : "", ""];
+    const head = [["stage"], ["B", "blocks"], ["C", "channels"], ["K", "kernel size"], ["re-param", "side of the re-param kernel"], ["shortcut"], [t.maps ? "map" : "", "side of the feature map"], [""]];
     const body = a.kernels.map((kernel, i) => {
       const cells = [i + 1, a.blocks[i], a.channels[i], kernel, a.reparam[i] ?? "-", a.shortcut[i] ? "yes" : "no", t.maps ? t.maps[i] : ""];
       return make("tr", {}, ...cells.map((c) => make("td", { textContent: c })), make("td", {}, glyph(kernel, a.reparam[i], t.maps?.[i], side)));
     });
-    return make("table", {}, make("thead", {}, make("tr", {}, ...head.map((h) => make("th", { textContent: h })))), make("tbody", {}, ...body));
+    return make("table", {}, make("thead", {}, make("tr", {}, ...head.map(([text, title = ""]) => make("th", { textContent: text, title })))), make("tbody", {}, ...body));
   }
   function glyph(kernel, small, map, side) {
-    const full = 34;
+    const full = 30;
     const square = (s, attributes) => {
       const length = (s / side) * full;
       const corner = (full + 2 - length) / 2;

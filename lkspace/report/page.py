@@ -4,6 +4,7 @@ What it shows is decided in page.js; here only what it is given. No text of the 
 are JSON whose "<" is escaped, and page.js writes text, never markup.
 """
 
+import errno
 import html
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from lkspace.errors import RunError, UserError
 from lkspace.record import Plan, Trial
 from lkspace.report.numbers import BETTER, duration, interval, scores, shown, unit
 from lkspace.study import Study
@@ -21,16 +23,22 @@ from lkspace.study import Study
 def write_page(study: Study, path: str | Path) -> Path:
     """Write the page on a study, finished or not, to `path`; a reader meets the old file or the new, never half of one.
 
-    Returns the absolute path. Raises OSError if it cannot be written.
+    Returns the absolute path. Raises UserError if it cannot be written there, RunError if the disk is full.
     """
-    target = Path(path).expanduser().absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = Path(os.path.expanduser(path)).absolute()
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    text = page(study)
     try:
-        part.write_text(page(study), encoding="utf-8")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"no room left for the page {target}") from None
+        raise UserError(f"cannot write the page {target}: {error.strerror}; name another file") from None
     return target
 
 
@@ -130,7 +138,7 @@ def _run(plan: Plan, trials: list[Trial]) -> list[tuple[str, str]]:
         "data": f"{setting.get('data')}, {setting.get('size')} px, {setting.get('classes')} classes",
         "proxy training": f"{setting.get('epochs')} epochs, batch {setting.get('batch')}, rate {setting.get('rate')}",
         "latency": f"batch {setting.get('latency_batch')}, {setting.get('latency_dtype')},"
-        f" {setting.get('latency_threads')} threads",
+        f" threads {setting.get('latency_threads')}",
         "objectives": ", ".join(f"{o.name} ({BETTER[o.direction]})" for o in plan.objectives),
         "constraints": ", ".join(map(str, plan.constraints)) or "none",
         "sampler, seed": f"{plan.sampler}, {plan.seed}",

@@ -109,7 +109,9 @@ def many(make_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.M
 def browser() -> Iterator[Any]:
     """Headless Chromium, from the system or from playwright; tests that need it are skipped without."""
     sync_api = pytest.importorskip("playwright.sync_api")
-    system = [p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome") if Path(p).exists()]
+    system = [
+        p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome") if Path(p).exists()
+    ]
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
     with sync_api.sync_playwright() as playwright:
         try:
