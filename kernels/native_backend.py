@@ -49,7 +49,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
     """See `depthwise_conv2d_backward` in operator.py. Same bits for any number of threads."""
-    into_x = into_weight = into_bias = x.new_empty(0)
+    into_x, into_weight, into_bias = x.new_empty(0), x.new_empty(0), x.new_empty(0)
     if wanted[0]:
         into_x = torch.empty_like(x, memory_format=memory_format(x))
         _run("lkspace_convolve", grad, into_x, weight, None, flip=1)

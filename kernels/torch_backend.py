@@ -12,8 +12,13 @@ from lkspace.kernels.checks import memory_format
 _CHANNELS_LAST_FROM = 11
 
 
+_HALVES = (torch.bfloat16, torch.float16)
+
+
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """See `depthwise_conv2d`."""
+    if _widened(x):
+        return forward(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
     padding = (weight.shape[2] // 2, weight.shape[3] // 2)
     y = torch.conv2d(_faster(x, weight), weight, bias, 1, padding, 1, x.shape[1])
     return y.contiguous(memory_format=memory_format(x))
@@ -21,6 +26,9 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
     """See `depthwise_conv2d_backward` in operator.py."""
+    if _widened(x):
+        gradients = backward(grad.float(), x.float(), weight.float(), wanted)
+        return gradients[0].to(x.dtype), gradients[1].to(x.dtype), gradients[2].to(x.dtype)
     channels = x.shape[1]
     padding = [weight.shape[2] // 2, weight.shape[3] // 2]
     into_x, into_weight, into_bias = torch.ops.aten.convolution_backward(
@@ -31,6 +39,11 @@ def backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool]) ->
         into_weight.contiguous() if wanted[1] else x.new_empty(0),
         into_bias if wanted[2] else x.new_empty(0),
     )
+
+
+def _widened(x: Tensor) -> bool:
+    """Whether x is computed as float32: processors without bfloat16 arithmetic sum it in bfloat16, and slowly."""
+    return x.device.type == "cpu" and x.dtype in _HALVES
 
 
 def _faster(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,113 @@
+"""The native library as a citizen of the process: threads, forks, the caller's floating-point mode, its interface."""
+
+import ctypes
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lkspace.kernels import depthwise_conv2d, library
+
+pytestmark = pytest.mark.usefixtures("native", "threads")
+
+
+def everything(shape: tuple[int, int, int, int], kernel: int) -> list[Tensor]:
+    """Result and all gradients of one seeded call."""
+    torch.manual_seed(3)
+    x, weight, bias = torch.randn(shape), torch.randn(shape[1], 1, kernel, kernel), torch.randn(shape[1])
+    leaves = [leaf.requires_grad_() for leaf in (x, weight, bias)]
+    y = depthwise_conv2d(x, weight, bias)
+    return [y.detach(), *torch.autograd.grad(y, leaves, torch.randn(shape))]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 40, 24), (3, 24, 32, 32), (7, 40, 9, 9), (1, 1, 64, 64)])
+def test_number_of_threads_does_not_change_a_bit(way: str, shape: tuple[int, int, int, int]) -> None:
+    if way == "torch":
+        pytest.skip("torch's own convolution promises nothing of the kind")
+    results = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        results.append(everything(shape, 13))
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+def test_python_threads_may_call_at_once() -> None:
+    torch.set_num_threads(2)
+    shapes = [(2, 24, 24, 24), (4, 16, 9, 30), (1, 40, 32, 8), (3, 8, 40, 40)] * 3
+    expected = [depthwise_conv2d(*arguments(shape)) for shape in shapes]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda shape: depthwise_conv2d(*arguments(shape)), shapes))
+    assert all(map(torch.equal, results, expected))
+
+
+def arguments(shape: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(shape, generator=generator), torch.randn(shape[1], 1, 11, 11, generator=generator)
+
+
+def total(expected: float) -> None:
+    torch.set_num_threads(2)
+    got = float(depthwise_conv2d(*arguments((2, 24, 24, 24))).double().sum())
+    raise SystemExit(0 if got == expected else 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_worker_processes(method: str) -> None:
+    """A child forked after the parent had worker threads would wait for them forever under GNU OpenMP."""
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"{method} is not on this system")
+    torch.set_num_threads(2)
+    expected = float(depthwise_conv2d(*arguments((2, 24, 24, 24))).double().sum())
+    torch.set_num_threads(1)  # torch's own sum in the child must not start threads either
+    worker = multiprocessing.get_context(method).Process(target=total, args=(expected,))
+    worker.start()
+    worker.join(60)
+    if worker.is_alive():
+        worker.kill()
+    assert worker.exitcode == 0
+
+
+def test_callers_denormal_mode_holds_in_all_threads_and_is_left_alone() -> None:
+    """Denormal results: kept by default, flushed if the caller asked torch to; for one thread as for two."""
+    x, weight = torch.full((8, 16, 32, 32), 1e-30), torch.full((16, 1, 3, 3), 1e-12)
+    try:
+        for flush in (False, True):
+            if not torch.set_flush_denormal(flush):
+                pytest.skip("this processor does not flush denormals")
+            for count in (1, 2):
+                torch.set_num_threads(count)
+                assert bool((depthwise_conv2d(x, weight) == 0).all()) is flush
+                assert bool((torch.tensor(1e-30) * torch.tensor(1e-12) == 0).all()) is flush
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_library_of_another_version_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = library.load()
+    assert isinstance(there, ctypes.CDLL)
+    monkeypatch.setattr(library, "ABI", library.ABI + 1)
+    library.load.cache_clear()
+    try:
+        assert "was built for another version" in str(library.load())
+    finally:
+        library.load.cache_clear()
+
+
+def test_library_that_does_not_load_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / library._NAME).write_bytes(b"no library")
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    library.load.cache_clear()
+    try:
+        assert "does not load" in str(library.load())
+    finally:
+        library.load.cache_clear()
+
+
+def test_struct_is_as_long_as_in_c() -> None:
+    """Ten numbers and four views of five: interface.h counts the same."""
+    assert ctypes.sizeof(library.Call) == 8 * (10 + 4 * 5)
