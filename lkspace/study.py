@@ -239,6 +239,7 @@ class Study:
         Raises ValueError if a complete trial lacks a finite value for an objective, or the trial is not running.
         """
         self._check_writable()
+        proposals = self._proposals  # made from the storage when first used: before it knows of this end
         given = measurements or {}
         values = {name: float(m.value) for name, m in given.items() if math.isfinite(m.value)}
         missing = [o.name for o in self.objectives if not math.isfinite(values.get(o.name, math.nan))]
@@ -254,7 +255,7 @@ class Study:
         if bounds:
             self._database.set_trial_system_attr(trial_id, attributes.CONSTRAINTS, bounds)
         self._database.set_trial_state_values(trial_id, attributes.STATES[outcome], told)
-        self._proposals.finish(number, attributes.STATES[outcome], told, bounds)
+        proposals.finish(number, attributes.STATES[outcome], told, bounds)
 
     def pending(self) -> list[Trial]:
         """Trials that a killed driver left running; they are evaluated again under the same numbers."""
