@@ -1,0 +1,191 @@
+"""Latency: the time of one pass of the deploy form with every batch norm folded, while the device is kept quiet."""
+
+import contextlib
+import gc
+import math
+import platform
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import lkspace
+from lkspace import kernels, nets
+from lkspace.errors import UserError
+from lkspace.nets.layers import DepthwiseConv2d
+from lkspace.registry import scores
+from lkspace.scores import timing
+from lkspace.scores.quiet import Device
+from lkspace.scores.score import Direction, Measurement, Setting
+from lkspace.space.architecture import Architecture
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+PATIENCE = 600.0  # seconds to wait for trainings to stand still; a step of minutes is a process that hangs
+_WARM_UP = {"cpu": 0.08, "cuda": 0.3}  # seconds in each memory format; a GPU raises its clock only under load
+_TURNS = 4
+_REMEMBERED = 20  # measurements whose pace is remembered: a laptop that throttles is not judged by its morning
+
+
+class Latency:
+    """Milliseconds of one pass over `latency_batch` images, in the faster of the two memory formats."""
+
+    name = "latency"
+    unit = "ms"
+    direction: Direction = "minimize"
+    cheap = False
+
+    def __init__(self) -> None:
+        self._paces: dict[tuple[str, int], deque[float]] = {}
+
+    def measure(self, architecture: Architecture, setting: Setting) -> Iterator[Measurement]:
+        """One measurement; torch's threads, generators and denormal mode are afterwards as before.
+
+        Raises UserError if `latency_dtype` is unknown, RunError if the device does not become quiet.
+        """
+        device = Device(setting.device)
+        with device.step():  # to build is work, and would disturb another's measurement
+            network, images = prepared(architecture, setting)
+        with device.exclusive(timeout=PATIENCE) as waited:
+            start = time.perf_counter()
+            details = self.timed(network, images, setting)
+            details["exclusive"] = True
+            details["waited_seconds"] = waited
+            details["held_seconds"] = time.perf_counter() - start
+        yield Measurement(details["median"], details)
+
+    def timed(self, network: nn.Module, images: Tensor, setting: Setting) -> dict[str, Any]:
+        """What is known of the time of one pass, whether or not the device is quiet; times in ms."""
+        paces = self._paces.setdefault((setting.device, setting.latency_threads), deque(maxlen=_REMEMBERED))
+        with _undisturbed(setting.latency_threads), torch.inference_mode(), _on(images.device):
+            layout, once = _fastest_layout(network, images)
+            sentinel = timing.sentinel_on_cpu() if images.device.type == "cpu" else None
+            if sentinel:
+                timing.warmed_up(sentinel, 0.005)
+            result = timing.repeated(once, sentinel, min(paces, default=math.inf))
+        if sentinel:
+            paces.append(result.pace)
+        return {
+            **_statistics(result),
+            "batch": setting.latency_batch,
+            "size": setting.size,
+            "dtype": setting.latency_dtype,
+            "threads": setting.latency_threads,
+            "layout": layout,
+            "form": "deploy, batch norms folded",
+            "device": device_name(setting.device),
+            "operator": _operator(network, images, layout),
+            "torch": torch.__version__,
+            "lkspace": lkspace.__version__,
+        }
+
+
+scores.register("latency")(Latency())
+
+
+def prepared(architecture: Architecture, setting: Setting) -> tuple[nn.Module, Tensor]:
+    """The network as it is timed, and images (batch, 3, size, size) of noise; torch's generators stay as they are."""
+    if setting.latency_dtype not in DTYPES:
+        raise UserError(f"latency_dtype {setting.latency_dtype!r}: expected one of {', '.join(DTYPES)}")
+    device, dtype = torch.device(setting.device), DTYPES[setting.latency_dtype]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(setting.seed)  # not the GPU's, which are not restored
+        network = nets.build(architecture, setting.classes)
+    network = network.deploy(fold_batch_norms=True).eval().requires_grad_(False)  # type: ignore[operator]
+    generator = torch.Generator().manual_seed(setting.seed)
+    images = torch.randn(setting.latency_batch, 3, setting.size, setting.size, generator=generator)
+    return network.to(device, dtype), images.to(device, dtype)
+
+
+def device_name(device: str) -> str:
+    """The processor's or the GPU's name as its maker gives it."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(torch.device(device))
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "CPU"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "CPU"
+
+
+def _fastest_layout(network: nn.Module, images: Tensor) -> tuple[str, Callable[[], float]]:
+    """The memory format that a person who deploys would choose, and a pass in it; leaves the network in it."""
+    turn = _WARM_UP.get(images.device.type, _WARM_UP["cpu"]) / _TURNS
+    fastest = dict.fromkeys(LAYOUTS, math.inf)
+    start = time.perf_counter()
+    for _ in range(_TURNS):  # in turns, so that a slow spell of the machine does not decide
+        for layout in LAYOUTS:
+            fastest[layout] = min(fastest[layout], timing.warmed_up(_pass(network, images, layout), turn))
+        if time.perf_counter() - start > 10 * _TURNS * turn:
+            break  # passes of seconds
+    layout = min(fastest, key=fastest.__getitem__)
+    once = _pass(network, images, layout)
+    once()
+    return layout, once
+
+
+def _pass(network: nn.Module, images: Tensor, layout: str) -> Callable[[], float]:
+    network.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
+    images = images.contiguous(memory_format=LAYOUTS[layout])
+    make = timing.pass_on_gpu if images.device.type == "cuda" else timing.pass_on_cpu
+    return make(network, images)
+
+
+@contextlib.contextmanager
+def _undisturbed(threads: int) -> Iterator[None]:
+    """This many threads, denormals flushed as every runtime for inference does, no garbage collection."""
+    threads_before, collecting, flushing = torch.get_num_threads(), gc.isenabled(), _flushes_denormals()
+    gc.disable()
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushing)
+        torch.set_num_threads(threads_before)
+        if collecting:
+            gc.enable()
+
+
+def _flushes_denormals() -> bool:
+    smallest = sys.float_info.min  # torch can set the mode but not tell it
+    return smallest / 2 == 0.0
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def _statistics(result: timing.Timing) -> dict[str, Any]:
+    low, high = result.interval
+    p5, p95 = np.percentile(result.seconds, [5, 95])
+    return {
+        "median": 1e3 * result.median,
+        "interval": [1e3 * low, 1e3 * high],
+        "repeats": int(result.counted.sum()),
+        "passes": len(result.seconds),
+        "undisturbed": result.undisturbed,
+        "p5": 1e3 * float(p5),
+        "p95": 1e3 * float(p95),
+    }
+
+
+def _operator(network: nn.Module, images: Tensor, layout: str) -> str:
+    """Backend of the largest kernel, with its instruction set: "native avx512"; "" in a network without any."""
+    convolutions = [module for module in network.modules() if isinstance(module, DepthwiseConv2d)]
+    if not convolutions:
+        return ""
+    weight = max((module.weight for module in convolutions), key=Tensor.numel)
+    x = images.new_empty(1, weight.shape[0], 2, 2).contiguous(memory_format=LAYOUTS[layout])
+    backend = kernels.backend_for(x, weight)
+    return f"{backend} {kernels.isa()}" if backend == "native" else backend

@@ -1,0 +1,178 @@
+"""How long one pass of a network takes, on a machine that is never quite quiet.
+
+Other programs and other guests of the same host slow a core by tens of percent for seconds at a time, which no
+lock of ours can prevent. So a short fixed piece of work, the sentinel, runs before and after every pass, and a
+pass counts only if both sentinels ran at the best speed known of them: what is left out is decided by the machine's
+state, never by the pass's own time. Passes are repeated until the interval of their median is narrow.
+The interval is that of order statistics (Hahn and Meeker, Statistical Intervals, 1991, section 5.2), which
+assumes nothing on how times are distributed, only that passes are independent.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+# Tuned on two cores of a shared virtual machine with other work beside (benchmarks/latency.py shows the outcome).
+TOLERANCE = 1.05  # sentinels slower than the best by more than this mark a disturbed pass
+PRECISION = 0.01  # half the interval's width over the median at which it is narrow
+SHORTEST = 0.25  # seconds: a slow spell is often longer than what a narrow interval would need
+LIMIT = 1.0  # seconds after which the interval is taken as it is
+LAST_LIMIT = 3.0  # seconds after which too few undisturbed passes are taken as well
+ENOUGH = 20  # undisturbed passes without which the first limit does not hold
+LEAST = 6  # passes below which no 95 % interval of the median exists
+_SENTINEL = 128  # side of the matrices; 0.1 ms on a core of 2023, and small enough for its own cache
+
+
+@dataclass(frozen=True)
+class Timing:
+    """All passes in the order they ran, and which of them count.
+
+    seconds, counted: (n,). pace: seconds that the sentinel took here at best; NaN if there is none.
+    undisturbed: whether enough passes were; if not, the least disturbed ones count.
+    """
+
+    seconds: NDArray[np.float64]
+    counted: NDArray[np.bool_]
+    pace: float
+    undisturbed: bool
+
+    @property
+    def median(self) -> float:
+        """Seconds of the middle one of the passes that count."""
+        return float(np.median(self.seconds[self.counted]))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Seconds between which the median lies at 95 %."""
+        return median_interval(self.seconds[self.counted])
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the interval is as narrow as PRECISION asks, from enough passes."""
+        if int(self.counted.sum()) < ENOUGH or not self.undisturbed:
+            return False
+        low, high = self.interval
+        return high - low <= 2 * PRECISION * self.median
+
+
+def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Bounds of the median at 95 % or the next higher level that order statistics allow; values: (n,), any order.
+
+    Raises ValueError for fewer than six values: not even their whole range is sure enough.
+    """
+    n = len(values)
+    # The widest symmetric pair of ranks that leaves at most 2.5 % to each side, by the binomial distribution.
+    below, rank, weight = 0, 0, 1
+    while 40 * (below + weight) <= 2**n:
+        below += weight
+        weight = weight * (n - rank) // (rank + 1)
+        rank += 1
+    if rank == 0:
+        raise ValueError(f"{n} values have no 95 % interval of the median")
+    ordered = np.sort(values)
+    return float(ordered[rank - 1]), float(ordered[n - rank])
+
+
+def repeated(once: Callable[[], float], sentinel: Callable[[], float] | None, known_pace: float = math.inf) -> Timing:
+    """Passes until their median is known; `once` and `sentinel` run one pass or sentinel and give its seconds.
+
+    known_pace: the sentinel's best from before, for the case that this measurement lies in a slow spell as a whole.
+    """
+    seconds: list[float] = []
+    sentinels = [sentinel()] if sentinel else []
+    spent = next_look = 0.0
+    while True:
+        seconds.append(once())
+        spent += seconds[-1]
+        if sentinel:
+            sentinels.append(sentinel())
+            spent += sentinels[-1]
+        if len(seconds) < LEAST or spent < next_look:
+            continue
+        next_look = 1.1 * spent
+        timing = judged(np.array(seconds), np.array(sentinels), known_pace)
+        if spent >= SHORTEST and timing.narrow:
+            return timing
+        if spent >= (LIMIT if timing.undisturbed else LAST_LIMIT):
+            return timing
+
+
+def judged(seconds: NDArray[np.float64], sentinels: NDArray[np.float64], known_pace: float) -> Timing:
+    """Which passes count; seconds: (n,), sentinels: (n + 1,) around them, or (0,) where every pass counts."""
+    n = len(seconds)
+    if len(sentinels) == 0:
+        return Timing(seconds, np.ones(n, dtype=np.bool_), math.nan, True)
+    pace = float(np.percentile(sentinels, 5))  # not the minimum: that of many is luck
+    around = np.maximum(sentinels[:-1], sentinels[1:])
+    counted = around <= TOLERANCE * min(known_pace, pace)
+    undisturbed = int(counted.sum()) >= max(LEAST, min(ENOUGH, n // 2))
+    if not undisturbed:
+        counted = np.zeros(n, dtype=np.bool_)
+        counted[np.argsort(around, kind="stable")[: max(LEAST, min(ENOUGH, n // 2))]] = True
+    return Timing(seconds, counted, pace, undisturbed)
+
+
+def sentinel_on_cpu() -> Callable[[], float]:
+    """A fixed piece of work on as many threads as torch uses now."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(_SENTINEL, _SENTINEL, generator=generator)
+    out = torch.empty_like(matrix)
+
+    def sentinel() -> float:
+        start = time.perf_counter()
+        torch.mm(matrix, matrix, out=out)
+        torch.mm(matrix, matrix, out=out)
+        return time.perf_counter() - start
+
+    return sentinel
+
+
+def pass_on_cpu(network: nn.Module, images: Tensor) -> Callable[[], float]:
+    """One call of the network, timed by the clock."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        network(images)
+        return time.perf_counter() - start
+
+    return once
+
+
+def pass_on_gpu(network: nn.Module, images: Tensor) -> Callable[[], float]:
+    """One replay of the network captured as a CUDA graph, timed by CUDA events: no Python, no launch from the host."""
+    stream = torch.cuda.Stream(images.device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(images.device))
+    with torch.cuda.stream(stream):  # capture needs libraries to be set up and memory to be pooled before
+        for _ in range(3):
+            network(images)
+    torch.cuda.current_stream(images.device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        network(images)
+    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+    def once() -> float:
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
+
+    return once
+
+
+def warmed_up(once: Callable[[], float], seconds: float) -> float:
+    """Seconds of the fastest pass while warming up for `seconds`, the first pass not counted."""
+    once()
+    fastest, spent = math.inf, 0.0
+    while spent < seconds or fastest == math.inf:
+        took = once()
+        fastest, spent = min(fastest, took), spent + took
+    return fastest
