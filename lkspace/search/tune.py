@@ -56,7 +56,7 @@ def run_trials(searcher: StudySearcher, job: Job, cpus: int, gpus: float, scratc
 
 def measure(name: str, architecture: Architecture, setting: Setting, cpus: int, gpus: float) -> Measurement:
     """The final measurement of one score, in a worker with a trial's resources."""
-    worker = ray.remote(_measure).options(num_cpus=cpus, num_gpus=gpus, max_retries=1, max_calls=0)
+    worker = ray.remote(_measure).options(num_cpus=cpus, num_gpus=gpus, max_retries=1)
     result: Measurement = ray.get(worker.remote(name, architecture.to_json(), setting))
     return result
 
