@@ -4,6 +4,7 @@ Each target is one file here, found through `lkspace.registry.exporters`.
 """
 
 import os
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -79,6 +80,7 @@ def export_trial(
     A trial that left no weights (no accuracy was asked for, or it failed) is exported with random ones, and says so.
     """
     trial, setting = study.trial(number), study.plan.setting
+    values = {name: value for name, value in trial.values.items() if math.isfinite(value)}  # JSON knows no others
     return export(
         trial.architecture,
         target,
@@ -89,7 +91,7 @@ def export_trial(
         weights_from="proxy training",
         size=setting["size"],
         seed=setting["seed"],
-        about={"study": study.name, "trial": number, "data": setting["data"], "values": trial.values},
+        about={"study": study.name, "trial": number, "data": setting["data"], "values": values},
     )
 
 

@@ -1,5 +1,6 @@
 import errno
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +17,8 @@ TINY = Architecture("replknet", (1, 1), (4, 6), (9, 5), (3, 3), (True, True))
 
 
 def test_targets_are_found():
-    assert exporters.names() == ["json", "replknet"]
-    with pytest.raises(UserError, match="unknown export target 'tim'; known: json, replknet"):
+    assert {"json", "replknet"} <= set(exporters.names())
+    with pytest.raises(UserError, match=r"unknown export target 'tim'; known: .*json.*replknet"):
         export(TINY, "tim", "anywhere")
 
 
@@ -103,7 +104,7 @@ def test_a_reference_point_by_name(tmp_path, monkeypatch):
 
 def study(folder, number):
     """What the exporter reads of a study."""
-    trial = SimpleNamespace(architecture=TINY, values={"accuracy": 0.5})
+    trial = SimpleNamespace(architecture=TINY, values={"accuracy": 0.5, "latency": math.nan})
     plan = SimpleNamespace(setting={"classes": 3, "size": 16, "seed": 9, "data": "digits"})
     return SimpleNamespace(name="first", folder=folder, plan=plan, trial={number: trial}.__getitem__)
 
