@@ -6,6 +6,7 @@ Every way in which a place can be wrong ends here, in one line that says what wa
 import contextlib
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
@@ -48,8 +49,18 @@ def is_url(place: str) -> bool:
 
 def without_password(url: str, name: str) -> str:
     """URL#NAME fit for a file: a database server takes the password from its own places (PGPASSWORD, ~/.pgpass)."""
-    bare, _ = split_url(url)
-    return f"{make_url(bare).set(password=None).render_as_string(hide_password=False)}#{name}"
+    bare = make_url(split_url(url)[0])
+    return f"{bare._replace(password=None).render_as_string(hide_password=False)}#{name}"
+
+
+def masked(text: str) -> str:
+    """Text with the password of every URL in it as ***."""
+    return re.sub(r"(://[^/\s:@\"]*):[^/\s@\"]*@", r"\1:***@", text)
+
+
+def shown(place: str | Path) -> str:
+    """A place in quotes, fit for a message."""
+    return repr(masked(str(place)))
 
 
 def now() -> datetime:
@@ -119,11 +130,10 @@ def _server_url(text: str) -> URL:
         url.get_dialect()
     except (ArgumentError, SQLAlchemyError, ValueError):  # ValueError: a port that is no number
         raise UserError(
-            f"storage {text.rpartition('@')[2]!r} is not a database URL such as 'sqlite:///runs.db' or"
-            " 'postgresql://user@host/name'"
+            f"storage {shown(text)} is not a database URL such as 'sqlite:///runs.db' or 'postgresql://user@host/name'"
         ) from None
     except ImportError:
-        raise UserError(_no_driver(url)) from None
+        raise UserError(_no_driver(text)) from None
     return url
 
 
@@ -132,21 +142,20 @@ def _server(text: str, create: bool) -> optuna.storages.RDBStorage:
     try:
         return _open(url.render_as_string(hide_password=False), {"pool_pre_ping": True}, create)
     except ImportError:
-        raise UserError(_no_driver(url)) from None
+        raise UserError(_no_driver(text)) from None
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        shown = url.render_as_string(hide_password=True)
-        raise RunError(f"the storage {shown!r} does not answer ({_root(error)})") from None
+        raise RunError(f"the storage {shown(text)} does not answer ({_root(error)})") from None
 
 
-def _no_driver(url: URL) -> str:
-    shown = url.render_as_string(hide_password=True)
-    return f"storage {shown!r} needs a database driver; for PostgreSQL: pip install 'lkspace[postgres]'"
+def _no_driver(text: str) -> str:
+    return f"storage {shown(text)} needs a database driver; for PostgreSQL: pip install 'lkspace[postgres]'"
 
 
 def _open(url: str, options: dict[str, object], create: bool) -> optuna.storages.RDBStorage:
+    literal = url.replace("{", "{{").replace("}", "}}")  # Optuna takes braces for a place to fill in
     with quiet():
         try:
-            return optuna.storages.RDBStorage(url, engine_kwargs=options, skip_table_creation=not create)
+            return optuna.storages.RDBStorage(literal, engine_kwargs=options, skip_table_creation=not create)
         except RuntimeError as error:
             message = f"the storage was written by another version of Optuna than {optuna.__version__} ({_root(error)})"
             raise UserError(message) from None
@@ -161,7 +170,7 @@ def _pool() -> type:
 def _sqlite_path(url: str) -> Path:
     database = make_url(url).database
     if not database or database == ":memory:":
-        raise UserError(f"storage {url!r} names no file; expected sqlite:///PATH")
+        raise UserError(f"storage {shown(url)} names no file; expected sqlite:///PATH")
     return Path(database).resolve()
 
 

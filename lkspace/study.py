@@ -6,7 +6,6 @@ starts and finishes. Whatever moment it is killed at, every trial it started is 
 
 import math
 import os
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,12 +19,13 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from lkspace import attributes, pareto, storage
+from lkspace import attributes, opening, pareto
 from lkspace.errors import UserError
 from lkspace.proposals import Asked, Proposals, distribution
-from lkspace.record import FORMAT, Objective, Origin, Outcome, Plan, Trial, violations
+from lkspace.record import Objective, Origin, Outcome, Plan, Trial, violations
 from lkspace.scores.score import Measurement
 from lkspace.space.architecture import Architecture
+from lkspace.storage import now, quiet, split_url
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ class Study:
 
     def __init__(self, database: optuna.storages.RDBStorage, name: str, folder: Path | None, writable: bool) -> None:
         self._database = database
-        with storage.quiet():
+        with quiet():
             self._optuna = optuna.load_study(study_name=name, storage=database, sampler=RandomSampler())
         self._study_id = database.get_study_id_from_name(name)
         self._read: dict[int, Trial] = {}  # finished trials never change, so each is parsed once
@@ -58,48 +58,29 @@ class Study:
 
         writable: for the driver of a search. Raises UserError, naming the place, if there is no study of ours.
         """
-        found, name = storage.find(place)
-        database = storage.connect(found)
-        name = _only(database, place, name)
-        plan_format = database.get_study_user_attrs(database.get_study_id_from_name(name)).get(attributes.FORMAT)
-        if plan_format is None:
-            raise UserError(f"the study {name!r} at {str(place)!r} was not written by lkspace")
-        if plan_format > FORMAT:
-            raise UserError(
-                f"the study {name!r} at {str(place)!r} has format {plan_format}, this lkspace reads up to {FORMAT};"
-                " update lkspace"
-            )
+        database, name = opening.find_study(place)
         study = cls(database, name, None, writable)
-        study.folder = _folder(place, study._optuna.user_attrs.get(attributes.FOLDER))
+        study.folder = opening.run_folder(place, study._optuna.user_attrs.get(attributes.FOLDER))
         return study
 
     @classmethod
     def create(cls, folder: str | Path, plan: Plan, url: str | None = None) -> Self:
         """A new, empty study named `plan.name`, in `folder`/study.db or in the database that `url` names.
 
-        Raises UserError if there is one already, RunError if the database does not answer.
+        Killed at any moment it leaves a whole study or one that the next call replaces. Raises UserError if there is a
+        whole one already, RunError if the database does not answer.
         """
-        folder = Path(os.path.expanduser(folder)).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        target: str | Path = folder / storage.FILE if url is None else storage.split_url(url)[0]
-        database = storage.connect(target, create=True)
-        try:
-            with storage.quiet():
-                created = optuna.create_study(
-                    storage=database, study_name=plan.name, directions=[o.direction for o in plan.objectives]
-                )
-        except optuna.exceptions.DuplicatedStudyError:
-            raise UserError(f"there is a study {plan.name!r} at {str(url or folder)!r} already") from None
-        with warnings.catch_warnings():  # names for Optuna's tools alone, through a call it marks as experimental
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            created.set_metric_names([o.name for o in plan.objectives])
-        study = cls(database, plan.name, folder, writable=True)
-        study._optuna.set_user_attr(attributes.FOLDER, str(folder))
-        study._optuna.set_user_attr(attributes.PLAN, plan.to_dict())
-        study._optuna.set_user_attr(attributes.FORMAT, FORMAT)
-        if url is not None:
-            (folder / storage.POINTER).write_text(storage.without_password(url, plan.name) + "\n", encoding="utf-8")
-        return study
+        path = Path(os.path.expanduser(folder)).resolve()
+        path.mkdir(parents=True, exist_ok=True)
+        if url is None:
+            opening.make_file(path, plan)
+        else:
+            opening.make_in_database(path, plan, url)
+        return (
+            cls.open(path, writable=True)
+            if url is None
+            else cls.open(f"{split_url(url)[0]}#{plan.name}", writable=True)
+        )
 
     # Reading.
 
@@ -220,7 +201,7 @@ class Study:
             user_attrs=attributes.at_start(architecture, origin),
             system_attrs=self._proposals.attributes(asked),
         )
-        template.datetime_start = storage.now()
+        template.datetime_start = now()
         number = self._database.get_trial(self._database.create_new_trial(self._study_id, template)).number
         self._proposals.start(asked, number)
         return number
@@ -328,27 +309,3 @@ def _row(trial: Trial, scores: Sequence[str], on_front: bool) -> list[Any]:
 
 def _finished(trial: Trial) -> tuple[float, int]:
     return (trial.finished.timestamp() if trial.finished else math.inf, trial.number)
-
-
-def _only(database: optuna.storages.RDBStorage, place: str | Path, name: str | None) -> str:
-    """The name of the study in the storage that is meant."""
-    ours = [s for s in database.get_all_studies() if attributes.FORMAT in s.user_attrs]
-    names = sorted(s.study_name for s in ours)
-    if name is not None and name in names:
-        return name
-    if name is None and len(names) == 1:
-        return names[0]
-    known = ", ".join(names) or "none"
-    if name is not None:
-        raise UserError(f"no study {name!r} at {str(place)!r}; studies of lkspace there: {known}")
-    if not names:
-        raise UserError(f"no study of lkspace at {str(place)!r}")
-    raise UserError(f"{len(names)} studies at {str(place)!r}: add '#NAME' with one of {known}")
-
-
-def _folder(place: str | Path, recorded: str | None) -> Path | None:
-    """The run's folder: where the user found it, which may have moved, or where it was made."""
-    if not storage.is_url(str(place)):
-        path = Path(os.path.expanduser(place)).resolve()
-        return path if path.is_dir() else path.parent
-    return Path(recorded) if recorded and Path(recorded).is_dir() else None

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import optuna
 import pytest
 
+from lkspace import storage
 from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound
 from lkspace.record import FORMAT, Objective, Plan
@@ -493,6 +495,49 @@ def test_a_server_that_does_not_answer_is_no_mistake_of_the_users(tmp_path: Path
     assert "secret" not in str(raised.value)
 
 
+def test_no_password_is_recorded_or_shown(tmp_path: Path) -> None:
+    url = "postgresql://user:secret@host:5432/runs"
+    assert storage.masked(f"search --storage {url}#x --seed 1") == (
+        "search --storage postgresql://user:***@host:5432/runs#x --seed 1"
+    )
+    assert storage.without_password(url, "x") == "postgresql://user@host:5432/runs#x"
+    study = Study.create(tmp_path / "run", plan(command=f"lkspace --storage {url}", environment={"argv": [url]}))
+    assert "secret" not in json.dumps(study.plan.to_dict())
+    assert study.plan.command == "lkspace --storage postgresql://user:***@host:5432/runs"
+    for wrong in ("nonsense://user:secret@host/db", f"{url}x:y", "postgresql+none://user:secret@host/db"):
+        with pytest.raises(UserError) as raised:
+            Study.open(wrong)
+        assert "secret" not in str(raised.value)
+
+
+@pytest.fixture
+def postgres() -> str:
+    """A database to make studies in, from LKSPACE_TEST_POSTGRES; the test is skipped without."""
+    url = os.environ.get("LKSPACE_TEST_POSTGRES")
+    if not url:
+        pytest.skip("LKSPACE_TEST_POSTGRES names no PostgreSQL database")
+    return url
+
+
+def test_a_study_in_postgresql(postgres: str, tmp_path: Path) -> None:
+    names = [f"test-{uuid.uuid4()}" for _ in range(2)]
+    for name in names:
+        study = Study.create(tmp_path / name, plan(name=name), postgres)
+        add(study, "complete", 0.6, 5.0)
+        add(study, "failed", reason="no memory")
+        study.remeasured(0, {"latency": Measurement(4.9)})
+    for place in (f"{postgres}#{names[1]}", tmp_path / names[1]):
+        opened = Study.open(place)
+        assert (opened.name, opened.folder) == (names[1], tmp_path / names[1])
+        assert [t.outcome for t in opened.trials] == ["complete", "failed"]
+        assert opened.trials[0].remeasured == {"latency": {"value": 4.9}}
+        assert opened.hypervolume() == pytest.approx(0.25)
+    with pytest.raises(UserError, match="add '#NAME' with one of"):
+        Study.open(postgres)
+    with pytest.raises(UserError, match="already"):
+        Study.create(tmp_path / names[0], plan(name=names[0]), postgres)
+
+
 def test_what_names_a_run(study: Study) -> None:
     assert study.folder is not None
     file = study.folder / "study.db"
@@ -520,12 +565,50 @@ def test_a_database_of_several_studies(tmp_path: Path) -> None:
     assert not (tmp_path / "two" / "study.db").exists()
 
 
+def test_a_study_in_a_database_is_created_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/all.db"
+    Study.create(tmp_path / "run", plan(), url)
+    optuna.create_study(storage=url, study_name="theirs").add_trial(optuna.trial.create_trial(value=1.0))
+    for name in ("first", "theirs"):
+        with pytest.raises(UserError, match=rf"there is a study '{name}' at .* already"):
+            Study.create(tmp_path / "run", plan(name=name), url)
+    with pytest.raises(UserError, match=r"there is a study 'first' at .* already"):
+        Study.create(tmp_path / "another", plan(), url)
+    assert Study.open(url).folder == tmp_path / "run"
+
+
 def test_a_study_is_created_once(study: Study) -> None:
     add(study, "failed")
     assert study.folder is not None
     with pytest.raises(UserError, match=r"there is a study 'first' at .* already"):
         Study.create(study.folder, plan())
     assert len(Study.open(study.folder).trials) == 1
+
+
+@pytest.mark.parametrize("url", [None, "sqlite:///{}/all.db"])
+@pytest.mark.parametrize("writes", range(4))
+def test_a_study_whose_making_was_cut_short_is_made_anew(tmp_path: Path, url: str | None, writes: int) -> None:
+    url = url and url.format(tmp_path)
+    folder, left, set_attribute = tmp_path / "run", [writes], optuna.storages.RDBStorage.set_study_user_attr
+
+    def die(*given: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        set_attribute(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optuna.storages.RDBStorage, "set_study_user_attr", die)
+        if writes < 3:
+            with pytest.raises(KeyboardInterrupt):
+                Study.create(folder, plan(), url)
+            assert not (folder / "study.db").exists()
+            assert not (folder / "study.url").exists()
+        else:
+            Study.create(folder, plan(), url)
+    if writes < 3:
+        assert Study.create(folder, plan(seed=9), url).plan.seed == 9
+    assert Study.open(folder).trials == []
 
 
 def test_a_moved_run_and_odd_names(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""Which study a place means, and how a new one comes to be: whole or not at all."""
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+import optuna
+
+from lkspace import attributes, storage
+from lkspace.errors import UserError
+from lkspace.record import FORMAT, Plan
+
+_PART = ".study.db.part"
+
+
+def find_study(place: str | Path) -> tuple[optuna.storages.RDBStorage, str]:
+    """The storage that a user's name for a run leads to, and the name of the study in it.
+
+    Raises UserError, naming the place, if there is none of ours or several.
+    """
+    found, name = storage.find(place)
+    database = storage.connect(found)
+    formats = {s.study_name: s.user_attrs.get(attributes.FORMAT) for s in database.get_all_studies()}
+    ours = sorted(n for n, f in formats.items() if f is not None)
+    known, where = ", ".join(ours) or "none", storage.shown(place)
+    if name is None:
+        if not ours:
+            raise UserError(f"no study of lkspace at {where}")
+        if len(ours) > 1:
+            raise UserError(f"{len(ours)} studies at {where}: add '#NAME' with one of {known}")
+        name = ours[0]
+    elif name not in ours:
+        raise UserError(f"no study {name!r} at {where}; studies of lkspace there: {known}")
+    if (written := formats[name]) > FORMAT:
+        raise UserError(
+            f"the study {name!r} at {where} has format {written}, this lkspace reads up to {FORMAT}; update lkspace"
+        )
+    return database, name
+
+
+def run_folder(place: str | Path, recorded: str | None) -> Path | None:
+    """The run's folder: where the user found it, which may have moved, or where it was made."""
+    if not storage.is_url(str(place)):
+        path = Path(os.path.expanduser(place)).resolve()
+        return path if path.is_dir() else path.parent
+    return Path(recorded) if recorded and Path(recorded).is_dir() else None
+
+
+def make_file(folder: Path, plan: Plan) -> None:
+    """An empty study in `folder`/study.db, made under another name first. Raises UserError if there is that file."""
+    target, part = folder / storage.FILE, folder / _PART
+    if target.exists():
+        raise _exists(plan, folder)
+    part.unlink(missing_ok=True)
+    database = storage.connect(part, create=True)
+    _make(database, folder, plan)
+    database.remove_session()
+    database.engine.dispose()
+    part.rename(target)
+
+
+def make_in_database(folder: Path, plan: Plan, url: str) -> None:
+    """An empty study in a database, in place of one whose making was cut short; the folder then says where it is."""
+    database = storage.connect(storage.split_url(url)[0], create=True)
+    pointer = folder / storage.POINTER
+    for study in database.get_all_studies():
+        if study.study_name != plan.name:
+            continue
+        # Without a trial and not known to its folder: what a driver left that was killed in here.
+        ours = study.user_attrs.get(attributes.FOLDER, str(folder)) == str(folder)
+        if pointer.exists() or not ours or database.get_n_trials(study._study_id):
+            raise _exists(plan, url)
+        database.delete_study(study._study_id)
+    _make(database, folder, plan)
+    pointer.write_text(f"{storage.without_password(url, plan.name)}\n", encoding="utf-8")
+
+
+def _make(database: optuna.storages.RDBStorage, folder: Path, plan: Plan) -> None:
+    with storage.quiet():
+        study = optuna.create_study(
+            storage=database, study_name=plan.name, directions=[o.direction for o in plan.objectives]
+        )
+    study.set_user_attr(attributes.FOLDER, str(folder))
+    with warnings.catch_warnings():  # names for Optuna's tools alone, through a call it marks as experimental
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([o.name for o in plan.objectives])
+    # The command may hold the storage's URL; no password goes into the record.
+    safe = json.loads(storage.masked(json.dumps(attributes.jsonable(plan.to_dict()))))
+    study.set_user_attr(attributes.PLAN, safe)
+    study.set_user_attr(attributes.FORMAT, FORMAT)
+
+
+def _exists(plan: Plan, place: str | Path) -> UserError:
+    return UserError(f"there is a study {plan.name!r} at {storage.shown(place)} already")
