@@ -1,7 +1,7 @@
 """The compiled library: where it lies, whether it fits, and its plain C functions (native/interface.h).
 
-It lies beside this file in an installed wheel; in site-packages' `lkspace/kernels` beside an editable install, whose
-Python files stay in the checkout. It needs torch to be loaded first, so that both share one OpenMP runtime.
+It lies beside this file in an installed wheel. An editable install leaves the Python files in the checkout and puts the
+library into site-packages. torch is loaded first, so that both share one OpenMP runtime.
 """
 
 import ctypes
@@ -39,9 +39,8 @@ class Call(ctypes.Structure):
 @cache
 def load() -> ctypes.CDLL | str:
     """The library, or why there is none."""
-    places = [Path(__file__).parent, *(Path(entry, "lkspace", "kernels") for entry in sys.path if entry)]
     stale = ""
-    for place in dict.fromkeys(places):
+    for place in _places():
         path = place / _NAME
         if not path.is_file():
             continue
@@ -57,10 +56,16 @@ def load() -> ctypes.CDLL | str:
         for function in (library.lkspace_convolve, library.lkspace_weight_gradient):
             function.restype = ctypes.c_int64
             function.argtypes = (ctypes.POINTER(Call),)
-        library.lkspace_has.restype = library.lkspace_has_threads.restype = ctypes.c_int64
+        library.lkspace_has.restype = ctypes.c_int64
         library.lkspace_has.argtypes = (ctypes.c_int64,)
         return library
     return stale or f"no {_NAME}: lkspace was installed without a C++ compiler (gcc or clang)"
+
+
+def _places() -> list[Path]:
+    own = Path(__file__).parent
+    in_checkout = (own / "native").is_dir()  # the C++ is not installed
+    return [own, *(Path(entry, "lkspace", "kernels") for entry in sys.path if entry and in_checkout)]
 
 
 @cache

@@ -23,15 +23,6 @@ LKSPACE_API int64_t lkspace_has(int64_t isa) {
     }
 }
 
-// Whether it can use more than one thread.
-LKSPACE_API int64_t lkspace_has_threads() {
-#if defined(_OPENMP)
-    return 1;
-#else
-    return 0;
-#endif
-}
-
 namespace {
 
 // 0, or 1 if memory ran out: an exception must not leave a plain C function.

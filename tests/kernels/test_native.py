@@ -2,6 +2,7 @@
 
 import ctypes
 import multiprocessing
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from lkspace.kernels import depthwise_conv2d, library
+
+from .conftest import force, ways
 
 pytestmark = pytest.mark.usefixtures("native", "threads")
 
@@ -23,16 +26,27 @@ def everything(shape: tuple[int, int, int, int], kernel: int) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y, leaves, torch.randn(shape))]
 
 
+@pytest.mark.parametrize("isa", library.ISAS)
 @pytest.mark.parametrize("shape", [(1, 8, 40, 24), (3, 24, 32, 32), (7, 40, 9, 9), (1, 1, 64, 64)])
-def test_number_of_threads_does_not_change_a_bit(way: str, shape: tuple[int, int, int, int]) -> None:
-    if way == "torch":
-        pytest.skip("torch's own convolution promises nothing of the kind")
+def test_number_of_threads_does_not_change_a_bit(
+    isa: str, shape: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isa not in ways():
+        pytest.skip(f"{isa} is not on this machine")
+    force(monkeypatch, isa)
     results = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
         results.append(everything(shape, 13))
     for other in results[1:]:
         assert all(map(torch.equal, results[0], other))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the process's memory map")
+def test_there_is_one_openmp_runtime_in_the_process() -> None:
+    depthwise_conv2d(*arguments((2, 24, 24, 24)))
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    assert len({line.split()[-1] for line in maps if "libgomp" in line or "libomp" in line}) <= 1
 
 
 def test_python_threads_may_call_at_once() -> None:
