@@ -3,8 +3,8 @@
 Each target is one file here, found through `lkspace.registry.exporters`.
 """
 
-import os
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
