@@ -1,0 +1,153 @@
+import itertools
+import math
+from statistics import median
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from lkspace.scores import timing
+from lkspace.scores.timing import judged, median_interval, repeated
+
+
+@pytest.mark.parametrize("n", [6, 7, 8, 9, 17, 50, 101, 1000])
+def test_interval_has_the_ranks_of_the_binomial_distribution(n):
+    low, high = median_interval(np.random.default_rng(n).permutation(n) + 1.0)
+    rank = int(low)
+    assert high == n + 1 - rank
+    assert binom.cdf(rank - 1, n, 0.5) <= 0.025 < binom.cdf(rank, n, 0.5)
+
+
+def test_interval_covers_the_median_of_a_skewed_distribution():
+    samples = np.random.default_rng(0).exponential(size=(2000, 25))
+    bounds = np.array([median_interval(row) for row in samples])
+    covered = ((bounds[:, 0] <= math.log(2)) & (math.log(2) <= bounds[:, 1])).mean()
+    assert 0.945 < covered < 0.98
+
+
+def test_five_values_have_no_interval():
+    with pytest.raises(ValueError, match="5 values"):
+        median_interval(np.arange(5.0))
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=6, max_size=60))
+def test_interval_holds_the_median(values):
+    low, high = median_interval(np.array(values))
+    assert min(values) <= low <= median(values) <= high <= max(values)
+
+
+class Machine:
+    """Time is what passes and sentinels took; both slow down alike where `slowdown(time)` says so."""
+
+    def __init__(self, slowdown, once=2e-3, noise=None):
+        self.time = 0.0
+        self.slowdown = slowdown
+        self.once_takes = once
+        self.noise = noise or itertools.repeat(1.0)
+
+    def once(self):
+        return self._pass(self.once_takes * next(self.noise))
+
+    def sentinel(self):
+        return self._pass(1e-4)
+
+    def _pass(self, seconds):
+        seconds *= self.slowdown(self.time)
+        self.time += seconds
+        return seconds
+
+
+def steady(time):
+    return 1.0
+
+
+def test_quiet_machine_is_measured_for_the_shortest_time():
+    machine = Machine(steady)
+    timed = repeated(machine.once, machine.sentinel)
+    assert timed.median == pytest.approx(2e-3)
+    assert timed.undisturbed
+    assert timed.counted.all()
+    assert timed.pace == pytest.approx(1e-4)
+    assert timing.SHORTEST <= machine.time <= 1.2 * timing.SHORTEST
+
+
+def test_slow_spells_leave_no_trace():
+    machine = Machine(lambda time: 1.3 if time % 0.2 < 0.15 else 1.0)
+    timed = repeated(machine.once, machine.sentinel)
+    assert np.median(timed.seconds) == pytest.approx(2.6e-3)
+    assert timed.median == pytest.approx(2e-3)
+    assert timed.undisturbed
+
+
+def test_known_pace_shows_that_the_whole_measurement_is_slow():
+    machine = Machine(lambda time: 1.3)
+    assert repeated(machine.once, machine.sentinel).undisturbed
+    machine = Machine(lambda time: 1.3)
+    timed = repeated(machine.once, machine.sentinel, known_pace=1e-4)
+    assert not timed.undisturbed
+    assert timed.median == pytest.approx(2.6e-3)
+    assert timing.LAST_LIMIT <= machine.time < 1.2 * timing.LAST_LIMIT
+    assert timed.pace == pytest.approx(1.3e-4)  # what is remembered is what this machine does now
+
+
+def test_slow_spell_longer_than_the_limit_is_waited_for():
+    machine = Machine(lambda time: 1.3 if time < 1.5 else 1.0)
+    timed = repeated(machine.once, machine.sentinel, known_pace=1e-4)
+    assert timed.undisturbed
+    assert timed.median == pytest.approx(2e-3)
+
+
+def test_passes_are_not_chosen_by_their_own_time():
+    machine = Machine(steady, noise=itertools.cycle([1.0, 1.0, 3.0, 3.0, 3.0]))
+    timed = repeated(machine.once, machine.sentinel)
+    assert timed.counted.all()
+    assert timed.median == pytest.approx(6e-3)
+
+
+def test_wide_interval_ends_at_the_limit():
+    rng = np.random.default_rng(0)
+    machine = Machine(steady, noise=iter(lambda: rng.uniform(0.2, 5), None), once=2e-2)
+    timed = repeated(machine.once, machine.sentinel)
+    assert timing.LIMIT <= machine.time < 1.2 * timing.LIMIT
+    low, high = timed.interval
+    assert high - low > 2 * timing.PRECISION * timed.median
+
+
+def test_slow_network_is_passed_as_often_as_an_interval_needs():
+    machine = Machine(steady, once=10.0)
+    timed = repeated(machine.once, machine.sentinel)
+    assert len(timed.seconds) == timing.LEAST
+    assert timed.interval == pytest.approx((10.0, 10.0))
+
+
+def test_every_pass_counts_without_a_sentinel():
+    machine = Machine(steady)
+    timed = repeated(machine.once, None)
+    assert timed.counted.all()
+    assert timed.undisturbed
+    assert math.isnan(timed.pace)
+
+
+def test_pass_counts_only_between_two_good_sentinels():
+    sentinels = np.ones(31)
+    sentinels[[4, 17]] = 1.06
+    sentinels[25] = 1.04
+    out = np.flatnonzero(~judged(np.ones(30), sentinels, math.inf).counted)
+    assert out.tolist() == [3, 4, 16, 17]
+
+
+def test_least_disturbed_passes_count_where_all_are():
+    sentinels = 2.0 + np.random.default_rng(0).permutation(101)
+    timed = judged(np.arange(100.0), sentinels, known_pace=1.0)
+    around = np.maximum(sentinels[:-1], sentinels[1:])
+    assert not timed.undisturbed
+    assert timed.counted.sum() == timing.ENOUGH
+    assert around[timed.counted].max() <= around[~timed.counted].min()  # neighbours share a sentinel
+
+
+def test_warm_up_gives_the_fastest_pass_but_the_first():
+    times = iter([0.001, 0.03, 0.02, 0.04, 1.0])
+    assert timing.warmed_up(lambda: next(times), 0.08) == 0.02
+    assert timing.warmed_up(iter([5.0, 7.0]).__next__, 0.0) == 7.0
