@@ -64,7 +64,7 @@ class Latency:
     def timed(self, network: nn.Module, images: Tensor, setting: Setting) -> dict[str, Any]:
         """What is known of the time of one pass, whether or not the device is quiet; times in ms."""
         paces = self._paces.setdefault((setting.device, setting.latency_threads), deque(maxlen=_REMEMBERED))
-        with _undisturbed(setting.latency_threads), torch.inference_mode(), _on(images.device):
+        with only_threads(setting.latency_threads), torch.inference_mode(), _on(images.device):
             layout, once = _fastest_layout(network, images)
             sentinel = timing.sentinel_on_cpu() if images.device.type == "cpu" else None
             if sentinel:
@@ -142,7 +142,7 @@ def _pass(network: nn.Module, images: Tensor, layout: str) -> Callable[[], float
 
 
 @contextlib.contextmanager
-def _undisturbed(threads: int) -> Iterator[None]:
+def only_threads(threads: int) -> Iterator[None]:
     """This many threads, denormals flushed as every runtime for inference does, no garbage collection."""
     threads_before, collecting, flushing = torch.get_num_threads(), gc.isenabled(), _flushes_denormals()
     gc.disable()
