@@ -150,7 +150,9 @@ def _quiet() -> Iterator[Line]:
     """Whether a latency can be trusted here: the locks work, and a fixed workload takes a steady time."""
     if hasattr(os, "getloadavg"):
         load, cores = os.getloadavg()[0], usable_cores()
-        yield Line("load", f"{load:.1f} over the last minute on {cores} cores")
+        hint = "other programs want all cores: stop them, or what is trained and timed beside them takes longer"
+        value = f"{load:.1f} over the last minute on {cores} cores"
+        yield Line("load", value, "warn", hint) if load >= cores else Line("load", value)
     yield _steadiness("as it is", timed_work())
     try:
         with Device("cpu").exclusive(timeout=1.0):

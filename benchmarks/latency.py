@@ -1,0 +1,111 @@
+"""Is a latency that was measured while others train what an idle machine says?
+
+    python benchmarks/latency.py [--repeats 20] [--threads 1]
+
+One network (the reference point "large-kernels" of `replknet-tiny`) is measured many times by the latency score: on
+the idle machine; then, while a real `lkspace search` trains two candidates at a time, in turn with the device's lock
+and without it; then idle again, because machines drift. "all passes" is the plain median over the same second, which
+is what most programs report. Prints medians, spreads (p95 - p5) / median and ratios to idle.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from interleaved import circumstances, write
+
+from lkspace.scores.latency import Latency, prepared
+from lkspace.scores.score import Setting
+from lkspace.space.architecture import Architecture
+from lkspace.space.search_space import SearchSpace
+from lkspace.study import Study
+
+SPACE = "replknet-tiny"
+PAUSE = 0.3  # seconds between measurements, in which the trainings go on
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "latency.json")
+    options = parser.parse_args()
+    space = SearchSpace.load(SPACE)
+    setting = Setting("", space.image_size, 10, latency_threads=options.threads)
+    subject = (space.reference_points[0], setting)
+
+    score = Latency()
+    before = [locked(score, *subject) for _ in range(options.repeats)]
+    with search_training_two():
+        with_lock, without = [], []
+        score = Latency()  # a worker of a search has not seen the idle machine either
+        for _ in range(options.repeats):
+            with_lock.append(locked(score, *subject))
+            time.sleep(PAUSE)
+            without.append(unlocked(*subject))
+            time.sleep(PAUSE)
+    score = Latency()
+    after = [locked(score, *subject) for _ in range(options.repeats)]
+
+    idle = summary("idle", before + after)
+    rows = [idle, summary("locked", with_lock), summary("unlocked", without)]
+    rows += [summary("locked, all passes", with_lock, "median_of_all")]
+    rows += [summary("unlocked, all passes", without, "median_of_all")]
+    for row in rows:
+        row["to_idle"] = row["median"] / idle["median"]
+        print("{what:22} median {median:8.3f} ms  spread {spread:8.1%}  to idle {to_idle:6.3f}".format(**row))
+    waited = [details["waited_seconds"] for details in with_lock]
+    print(f"waited for running steps: median {np.median(waited):.3f} s, at most {max(waited):.3f} s")
+    met = abs(rows[1]["to_idle"] - 1) <= 0.1 and rows[1]["spread"] <= 0.1
+    print("within 10 % of idle, spread under 10 %:", "yes" if met else "NO")
+    runs = {"idle before": before, "locked": with_lock, "unlocked": without, "idle after": after}
+    write(options.out, {**circumstances(), "network": str(subject[0]), "rows": rows, "met": met, "runs": runs})
+
+
+def locked(score: Latency, architecture: Architecture, setting: Setting) -> dict[str, Any]:
+    (measurement,) = score.measure(architecture, setting)
+    return {**measurement.details, "load": os.getloadavg()[0]}
+
+
+def unlocked(architecture: Architecture, setting: Setting) -> dict[str, Any]:
+    # A score of its own: what it learns of the machine's pace is not the locked one's to know.
+    return {**Latency().timed(*prepared(architecture, setting), setting), "load": os.getloadavg()[0]}
+
+
+def summary(what: str, runs: list[dict[str, Any]], key: str = "median") -> dict[str, Any]:
+    values = np.array([details[key] for details in runs])
+    p5, median, p95 = np.percentile(values, [5, 50, 95])
+    return {"what": what, "median": float(median), "spread": float((p95 - p5) / median), "values": values.tolist()}
+
+
+@contextmanager
+def search_training_two() -> Iterator[None]:
+    """A search in a process of its own, two candidates at a time, from its first finished one until the end of the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = [sys.executable, "-m", "lkspace", "search", "--space", SPACE, "--objectives", "accuracy,flops"]
+        command += ["--budget", "500", "--concurrency", "2", "--run", str(run)]
+        with (Path(folder) / "log").open("w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        try:
+            while not (run / "study.db").exists() or Study.open(str(run)).counts().get("complete", 0) < 1:
+                if process.poll() is not None:
+                    sys.exit(f"the search ended early:\n{(Path(folder) / 'log').read_text()}")
+                time.sleep(1)
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+
+
+if __name__ == "__main__":
+    main()
