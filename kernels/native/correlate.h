@@ -69,20 +69,20 @@ struct Tile {
             LKSPACE_UNROLL for (int j = FROM; j < TO; ++j) row[j] = load<L>(x + j * L);
             if (upper) {
                 const Vector<L> w = load<L>(k - L);
-                LKSPACE_UNROLL for (int j = FROM; j < TO; ++j) sum[1][j] += w * row[j];
+                LKSPACE_UNROLL for (int j = FROM; j < TO; ++j) multiply_add<L>(sum[1][j], w, row[j]);
             }
             for (int step = 0; step < steps; ++step, k += L) {
                 const Vector<L> w = load<L>(k);
                 x += pitch;
                 LKSPACE_UNROLL for (int j = FROM; j < TO; ++j) {
-                    sum[0][j] += w * row[j];
+                    multiply_add<L>(sum[0][j], w, row[j]);
                     row[j] = load<L>(x + j * L);
-                    sum[1][j] += w * row[j];
+                    multiply_add<L>(sum[1][j], w, row[j]);
                 }
             }
             if (lower) {
                 const Vector<L> w = load<L>(k);
-                LKSPACE_UNROLL for (int j = FROM; j < TO; ++j) sum[0][j] += w * row[j];
+                LKSPACE_UNROLL for (int j = FROM; j < TO; ++j) multiply_add<L>(sum[0][j], w, row[j]);
             }
         }
     }

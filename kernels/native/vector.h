@@ -51,8 +51,17 @@ inline void store(float* to, Vector<L> value) {
     *reinterpret_cast<typename Floats<L>::Loose*>(to) = value;
 }
 
-// sum += w * the vector at x. Written out because gcc loads all operands of a tile first, and then has no registers
-// left for the sums: half the speed with AVX2.
+// sum += w * x, x in a register or in memory, rounded once where the instruction set can. Written out, because which sums a
+// compiler fuses may differ from tile to tile, and so would the bits; and because gcc loads all operands of a tile first,
+// and then has no registers left for the sums.
+template <int L>
+inline __attribute__((always_inline)) void multiply_add(Vector<L>& sum, Vector<L> w, Vector<L> x) {
+#if defined(__FMA__)
+    asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+#else
+    sum += w * x;
+#endif
+}
 template <int L>
 inline __attribute__((always_inline)) void multiply_add(Vector<L>& sum, Vector<L> w, const float* x) {
 #if defined(__FMA__)

@@ -73,3 +73,12 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor | None, grad: Tensor) -> d
 def difference(result: Tensor, expected: Tensor) -> float:
     """Largest difference over the largest expected value."""
     return float((result.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+
+
+def excess(result: Tensor, expected: Tensor, terms: Tensor) -> float:
+    """Largest difference over what is allowed: 1e-5 of the largest value, and a rounding of what cancelled.
+
+    terms: the same sums over absolute values; with few terms the result can be tiny beside them.
+    """
+    allowed = 1e-5 * expected.abs().max() + 2**-23 * terms.max()
+    return float((result.double() - expected).abs().max() / allowed.clamp_min(1e-30))

@@ -1,0 +1,115 @@
+"""One training step of a RepLKNet proxy: the operator against torch's own convolutions, same network, channels_last.
+
+    python benchmarks/proxy_step.py [--isa avx2] [--threads 2] [--out FILE]
+
+RepLKNet [1, 1, 2, 1] blocks, [32, 64, 128, 256] channels, K [31, 29, 27, 13] with 5 x 5 re-param kernels, stem
+stride 4, 128 px, batch 16: forward and backward in float32, a step with each backend in turn, medians. Printed too: a
+step on one thread, and the operator's share of a step. The step alternates our convolutions with torch's, so a second
+pool of threads that fights torch's would show as a step that gains little from a second thread.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from interleaved import circumstances, medians, use_instruction_set, write
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--isa", choices=["avx2", "avx512"], help="hold torch and the operator to it")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    use_instruction_set(options.isa)
+
+    import torch
+
+    torch.set_num_threads(options.threads)
+    head = circumstances()
+    print(f"{head['processor']}, {options.threads} threads, torch {head['torch']}, {head['operator_instruction_set']}")
+    step = prepared(options.size, options.batch)
+    results: dict[str, float] = {}
+
+    against = medians({"ours": with_backend("native", step), "torch": with_backend("torch", step)}, options.seconds)
+    results["step, ours"], results["step, torch channels_last"] = against["ours"], against["torch"]
+    results["times"] = against["torch"] / against["ours"]
+    print(f"ours {against['ours']:.3f} s, torch channels_last {against['torch']:.3f} s: {results['times']:.2f} times")
+
+    shared = with_backend("native", step)
+    threads = medians(
+        {f"{count} threads": with_threads(count, shared) for count in {1, options.threads}}, options.seconds / 4
+    )
+    results |= {f"step, ours, {name}": value for name, value in threads.items()}
+    print("ours by threads: " + ", ".join(f"{name} {value:.3f} s" for name, value in threads.items()))
+
+    torch.set_num_threads(options.threads)
+    operator = operator_share(shared)
+    results["operator's share of ours"] = operator
+    print(f"the operator takes {operator:.0%} of our step")
+    write(options.out, {**head, "threads": options.threads, "unit": "seconds, median", **results})
+
+
+def prepared(size: int, batch: int) -> Callable[[], None]:
+    """One forward and backward of the network, in channels_last."""
+    import torch
+
+    import lkspace
+
+    architecture = lkspace.Architecture(
+        family="replknet",
+        blocks=(1, 1, 2, 1),
+        channels=(32, 64, 128, 256),
+        kernels=(31, 29, 27, 13),
+        reparam=(5, 5, 5, 5),
+        shortcut=(True,) * 4,
+    )
+    torch.manual_seed(0)
+    network: Any = lkspace.build(architecture, classes=10).to(memory_format=torch.channels_last)
+    x = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(10, (batch,))
+
+    def step() -> None:
+        network.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(network(x), y).backward()
+
+    return step
+
+
+def with_backend(name: str, step: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        os.environ["LKSPACE_KERNEL"] = name
+        step()
+
+    return run
+
+
+def with_threads(count: int, step: Callable[[], None]) -> Callable[[], None]:
+    import torch
+
+    def run() -> None:
+        torch.set_num_threads(count)
+        step()
+
+    return run
+
+
+def operator_share(step: Callable[[], None]) -> float:
+    """Part of a step's time that is spent in the operator, both directions, by torch's profiler."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(5):
+            step()
+    averages = profiler.key_averages()
+    ours = sum(event.cpu_time_total for event in averages if event.key.startswith("lkspace::"))
+    return float(ours / sum(event.self_cpu_time_total for event in averages))
+
+
+if __name__ == "__main__":
+    main()
