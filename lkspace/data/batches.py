@@ -1,7 +1,7 @@
 """Batches of a split, the same for the same seed and epoch, made on the device from the uint8 images.
 
 Nothing is held as floats but the batch in hand. Augmentation is the usual one of small images: every image shifted by
-up to an eighth of its side, edges repeated, and mirrored where that keeps the label.
+up to an eighth of its side, edges repeated, and mirrored; each where the image set allows it.
 """
 
 from collections.abc import Iterator
@@ -19,19 +19,28 @@ SHIFT = 1 / 8
 class Batches:
     """A split, batch by batch: `epoch(n)` iterates over all of it once.
 
-    augment: shuffle, shift, and mirror if `flip`, drawn from (seed, epoch); otherwise the images as they are, in order.
-    A last batch that is smaller comes too, except where training on one image would break batch norm.
+    augment: shuffle, and move or mirror images if `shift` or `flip`, drawn from (seed, epoch); otherwise the images
+    as they are, in order. A last batch that is smaller comes too when not augmenting; it is left out of a training,
+    where batch norm would see few images, unless it is the only one.
     """
 
     def __init__(
-        self, split: Split, batch: int, seed: int, device: str | torch.device, augment: bool, flip: bool = False
+        self,
+        split: Split,
+        batch: int,
+        seed: int,
+        device: str | torch.device,
+        augment: bool,
+        flip: bool = False,
+        shift: bool = True,
     ) -> None:
         self.split = split
         self.batch = batch
         self.seed = seed
         self.device = torch.device(device)
         self.augment = augment
-        self.flip = flip
+        self.flip = augment and flip
+        self.shift = augment and shift
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.split), self.batch)
@@ -47,14 +56,14 @@ class Batches:
             chosen = np.sort(chosen)
             images = torch.from_numpy(self.split.images[chosen]).to(self.device)
             labels = torch.from_numpy(self.split.labels[chosen]).to(self.device)
-            if self.augment:
-                images = self._shifted(images, rng)
+            if self.shift or self.flip:
+                images = self._moved(images, rng)
             yield _normalised(images), labels
 
-    def _shifted(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """images: (n, s, s, 3) uint8, each moved by its own whole number of pixels, and mirrored by its own coin."""
+    def _moved(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """images: (n, s, s, 3) uint8, each shifted by its own whole number of pixels and mirrored by its own coin."""
         count, side = images.shape[:2]
-        reach = int(SHIFT * side)
+        reach = int(SHIFT * side) if self.shift else 0
         moves = rng.integers(-reach, reach + 1, (2, count, 1))
         rows, columns = np.clip(np.arange(side) + moves, 0, side - 1)
         if self.flip:

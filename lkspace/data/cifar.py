@@ -47,6 +47,7 @@ class Cifar:
     classes: Literal[10, 100]
     class_names: tuple[str, ...]
     flip: bool = True
+    shift: bool = True
     native_size: int = SIDE
     fixed_size: bool = False
 

@@ -45,6 +45,7 @@ class Digits:
     val: int = VAL_CANVASES
     class_names: tuple[str, ...] = tuple("0123456789")
     flip: bool = False
+    shift: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -28,6 +28,7 @@ class Folder:
     class_names: tuple[str, ...]
     files: dict[SplitName, list[tuple[Path, int]]]
     flip: bool = True
+    shift: bool = True
     native_size: int | None = None
     fixed_size: bool = False
 

@@ -23,6 +23,7 @@ class ImageSet:
 
     name: the spec it came from; key: hash of content and options, the name of its cache folder.
     flip: whether a mirrored image keeps its label (photographs do, digits do not).
+    shift: whether a training should move images about (not the digits, which lie at any place, up to the edge).
     """
 
     name: str
@@ -32,3 +33,4 @@ class ImageSet:
     train: Split
     val: Split
     flip: bool
+    shift: bool = True

@@ -53,7 +53,7 @@ def load(
     key = hashlib.sha256(content.encode()).hexdigest()[:20]
     folder = (Path(cache) if cache is not None else cache_folder()) / "data" / key
     splits = stored(folder, source, size, seed, progress)
-    return ImageSet(spec, key, size, source.class_names, splits["train"], splits["val"], source.flip)
+    return ImageSet(spec, key, size, source.class_names, splits["train"], splits["val"], source.flip, source.shift)
 
 
 def _source(spec: str) -> Source:

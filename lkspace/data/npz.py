@@ -34,6 +34,7 @@ class Npz:
     class_names: tuple[str, ...]
     native_size: int
     flip: bool = False
+    shift: bool = True
     fixed_size: bool = False
 
     @classmethod

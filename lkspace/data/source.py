@@ -20,14 +20,17 @@ R = TypeVar("R")
 class Source(Protocol):
     """One kind of `--data`; made from what follows the colon of the spec, which it has checked.
 
-    flip: whether a mirrored image keeps its label. native_size: side in pixels that the images have or were asked
-    for; None where any side will do. fixed_size: whether that is a choice of the user's that nothing may override.
+    flip, shift: whether a mirrored image keeps its label, and whether moving images about makes sense.
+    native_size: side in pixels that the images have or were asked for; None where any side will do.
+    fixed_size: whether that is a choice of the user's that nothing may override.
     """
 
     @property
     def class_names(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def flip(self) -> bool: ...  # noqa: D102
+    @property
+    def shift(self) -> bool: ...  # noqa: D102
     @property
     def native_size(self) -> int | None: ...  # noqa: D102
     @property

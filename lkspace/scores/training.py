@@ -57,7 +57,9 @@ class ProxyTraining:
             torch.manual_seed(setting.seed)
             network = build(architecture, classes=self.classes)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.train = Batches(images.train, setting.batch, setting.seed, self.device, augment=True, flip=images.flip)
+        self.train = Batches(
+            images.train, setting.batch, setting.seed, self.device, augment=True, flip=images.flip, shift=images.shift
+        )
         self.val = Batches(images.val, self.recipe.evaluation_batch, setting.seed, self.device, augment=False)
         self.steps = setting.epochs * len(self.train)
         self.optimizer = torch.optim.AdamW(
