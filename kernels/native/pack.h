@@ -1,6 +1,7 @@
 // Between tensors in memory (any strides; float32, bfloat16, float16) and rows of vectors of L channels (float32).
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 
 #include "vector.h"
