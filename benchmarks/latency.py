@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "latency.json")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that the search ends too
     space = SearchSpace.load(SPACE)
     setting = Setting("", space.image_size, 10, latency_threads=options.threads)
     subject = (space.reference_points[0], setting)
@@ -89,7 +90,7 @@ def summary(what: str, runs: list[dict[str, Any]], key: str = "median") -> dict[
 
 @contextmanager
 def search_training_two() -> Iterator[None]:
-    """A search in a process of its own, two candidates at a time, from its first finished one until the end of the block."""
+    """A search in a process of its own, two candidates at a time; the block begins when one has been finished."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [sys.executable, "-m", "lkspace", "search", "--space", SPACE, "--objectives", "accuracy,flops"]
