@@ -1,0 +1,149 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lkspace.data.imageset import ImageSet, Split
+from lkspace.errors import UserError
+from lkspace.registry import scores
+from lkspace.scores import training as training_module
+from lkspace.scores.accuracy import training
+from lkspace.scores.score import Diverged, Setting
+from lkspace.scores.training import ProxyTraining, Recipe
+from lkspace.space.architecture import Architecture
+
+SIDE = 16
+TINY = Architecture("replknet", (1, 1), (8, 12), (5, 3), (3, None), (True, True), 1.0, 2.0, 2)
+SETTING = Setting("stripes", SIDE, 2, epochs=3, batch=16, rate=6e-3)
+
+
+def stripes(count, seed):
+    """Upright or lying stripes: two classes that any convolution tells apart."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    wave = 127 + 100 * np.sin(np.arange(SIDE) * np.pi / 2 + rng.uniform(0, 6, (count, 1)))
+    images = np.where(labels[:, None, None] == 0, wave[:, None, :], wave[:, :, None])[..., None]
+    return Split((images + rng.normal(0, 10, (count, SIDE, SIDE, 3))).clip(0, 255).astype(np.uint8), labels)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return ImageSet("stripes", "key", SIDE, ("upright", "lying"), stripes(192, 0), stripes(50, 1), False, False)
+
+
+@pytest.fixture(autouse=True)
+def locks(tmp_path, monkeypatch):
+    monkeypatch.setenv("LKSPACE_LOCKS", str(tmp_path))
+
+
+def run(images, setting=SETTING, **recipe):
+    proxy = ProxyTraining(TINY, setting, images, Recipe(**recipe))
+    return proxy, list(proxy.epochs())
+
+
+def test_learns_and_reports_each_epoch(images):
+    proxy, measurements = run(images)
+    assert [m.details["epoch"] for m in measurements] == [1, 2, 3]
+    assert measurements[-1].value > 0.9
+    assert measurements[-1].details["train_loss"] < measurements[0].details["train_loss"]
+    for measurement in measurements:
+        assert 0 <= measurement.value <= 1
+        assert measurement.details["seconds"] > 0
+        assert measurement.details["epochs"] == 3
+    seconds = [m.details["seconds"] for m in measurements]
+    assert seconds == sorted(seconds)
+    assert proxy.network.training is False
+
+
+def test_value_and_loss_are_those_of_all_validation_images(images):
+    """Against a plain pass over the split in float64, batch boundaries elsewhere."""
+    proxy, measurements = run(images)
+    network = proxy.network.double()
+    x = torch.from_numpy(np.array(images.val.images)).double().div(255).sub(0.5).div(0.25).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        logits = network(x)
+    y = torch.from_numpy(images.val.labels)
+    assert measurements[-1].value == pytest.approx((logits.argmax(1) == y).double().mean().item())
+    expected = -logits.log_softmax(1)[torch.arange(50), y].mean().item()
+    assert measurements[-1].details["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_same_seed_same_result_other_seed_another(images):
+    results = [run(images, dataclasses.replace(SETTING, seed=seed, epochs=1)) for seed in (5, 5, 6)]
+    losses = [measurements[0].details["loss"] for _, measurements in results]
+    assert losses[0] == losses[1] != losses[2]
+    first, again, other = (proxy.network.state_dict() for proxy, _ in results)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_the_global_generator_neither_matters_nor_moves(images):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one = run(images, dataclasses.replace(SETTING, epochs=1))[1][0]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert run(images, dataclasses.replace(SETTING, epochs=1))[1][0].details["loss"] == one.details["loss"]
+
+
+def test_loss_that_is_not_finite_ends_it_and_says_where(images):
+    proxy = ProxyTraining(TINY, SETTING, images)
+    steps = iter(range(100))
+
+    def poisoned(module, inputs):
+        if next(steps) == 4:
+            return (inputs[0] * math.inf,)
+        return None
+
+    proxy.network.register_forward_pre_hook(poisoned)
+    with pytest.raises(Diverged, match=r"loss is nan at epoch 1, step 5"):
+        list(proxy.epochs())
+
+
+def test_rate_rises_then_falls_to_nothing(images):
+    proxy = ProxyTraining(TINY, dataclasses.replace(SETTING, epochs=10), images, Recipe(warm_up=0.2))
+    rates = [proxy._rate(step) for step in range(proxy.steps)]
+    assert proxy.steps == 120
+    assert rates.index(1.0) == 23
+    assert rates[:24] == sorted(rates[:24])
+    assert rates[24:] == sorted(rates[24:], reverse=True)
+    assert rates[0] == pytest.approx(1 / 24)
+    assert rates[-1] < 1e-3
+
+
+def test_norms_and_biases_do_not_decay(images):
+    proxy = ProxyTraining(TINY, SETTING, images)
+    decayed, kept = proxy.optimizer.param_groups
+    names = {id(p): name for name, p in proxy.network.named_parameters()}
+    assert decayed["weight_decay"] > 0 == kept["weight_decay"]
+    assert len(decayed["params"]) + len(kept["params"]) == len(names)
+    assert all(
+        ".bn." in names[id(p)] or "bias" in names[id(p)] or "norm" in names[id(p)] or "bn" in names[id(p)]
+        for p in kept["params"]
+    )
+    assert all(names[id(p)].endswith("weight") and "bn" not in names[id(p)] for p in decayed["params"])
+
+
+def test_every_step_holds_the_device(images, monkeypatch):
+    held = []
+
+    class Watched(training_module.Device):
+        def step(self):
+            held.append(self.name)
+            return super().step()
+
+    monkeypatch.setattr(training_module, "Device", Watched)
+    run(images, dataclasses.replace(SETTING, epochs=1))
+    assert held == ["cpu"] * (192 // 16 + 1)  # the steps, and one batch of validation
+
+
+def test_the_score(tmp_path):
+    score = scores.get("accuracy")
+    assert (score.name, score.unit, score.direction, score.cheap) == ("accuracy", "%", "maximize", False)
+    setting = Setting("digits:train=40,val=20", SIDE, 10, epochs=2, batch=20, cache=tmp_path / "cache")
+    values = list(score.measure(TINY, setting))
+    assert [m.details["epoch"] for m in values] == [1, 2]
+    with pytest.raises(UserError, match="10 classes, but 7 are asked for"):
+        training(TINY, dataclasses.replace(setting, classes=7))
