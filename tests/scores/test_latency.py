@@ -89,7 +89,7 @@ def test_faster_memory_format_is_taken(monkeypatch):
     monkeypatch.setattr(latency, "_WARM_UP", {"cpu": 1.0})  # of the seconds below: one pass a turn beside the first
     for favourite, other in (tuple(latency.LAYOUTS), tuple(latency.LAYOUTS)[::-1]):
         takes = {
-            favourite: iter([3.0, 3.0, 3.0, 1.0, 3.0, 3.0, 3.0, 3.0]),
+            favourite: iter([3.0, 3.0, 3.0, 1.0] + [3.0] * 12),
             other: iter([2.0] * 16),
         }  # faster at its best
         monkeypatch.setattr(latency, "_pass", lambda n, i, layout, takes=takes: lambda: next(takes[layout]))
