@@ -106,50 +106,50 @@ struct Tile {
     }
 };
 
-// Outputs (a .. a + ROWS - 1, b .. b + COLUMNS - 1); ROWS <= image_h, COLUMNS <= image_w.
+// Tiles of ROWS x COLUMNS from (a, b) downward, as many as fit above row `end`; returns the row after the last.
+// ROWS <= image_h, COLUMNS <= image_w. One function for a whole strip: with a small kernel a tile takes no longer than a call.
 template <int L, int ROWS, int COLUMNS>
-__attribute__((noinline)) void correlate_tile(const Correlation& q, int a, int b) {
-    const int top = q.ph - a, bottom = q.image_h + q.ph - a - (ROWS - 1);  // the s that all rows of the tile can take
-    const int from = top > 0 ? top : 0, to = bottom < q.kernel_h ? bottom : q.kernel_h;
+__attribute__((noinline)) int correlate_strip(const Correlation& q, int a, int end, int b) {
     const int first = q.pw - b, last = q.image_w + q.pw - b;  // the t that column b can take
-    Tile<L, ROWS, COLUMNS> tile;
-    tile.image = q.image + (a + from - q.ph) * q.image_pitch + int64_t{b - q.pw} * L;
-    tile.kernel = q.kernel + int64_t{from} * L;
-    tile.pitch = q.image_pitch;
-    tile.kernel_pitch = int64_t{q.kernel_h} * L;
-    tile.steps = to - from;
-    tile.kernel_w = q.kernel_w;
-    tile.upper = top > 0 && top <= q.kernel_h;
-    tile.lower = bottom < q.kernel_h;
-
-    const Vector<L> start = q.start ? load<L>(q.start) : Vector<L>{};
-    LKSPACE_UNROLL for (int i = 0; i < ROWS; ++i)
-        LKSPACE_UNROLL for (int j = 0; j < COLUMNS; ++j) tile.sum[i][j] = start;
-
-    const int all_from = first > 0 ? first : 0;
+    const int all_from = first > 0 ? first : 0;  // the t that all columns of the tile can take
     const int all_to = last - (COLUMNS - 1) < q.kernel_w ? last - (COLUMNS - 1) : q.kernel_w;
-    for (int n = 0; n < q.summed; ++n) {
-        tile.template left<COLUMNS - 1>(first);
-        for (int t = all_from; t < all_to; ++t) tile.template column<0, COLUMNS>(t);
-        tile.template right<COLUMNS - 1>(last);
-        tile.image += q.image_step;
-        tile.kernel += q.kernel_step;
-    }
-
-    float* out = q.out + a * q.out_pitch + b * q.out_column;
-    LKSPACE_UNROLL for (int i = 0; i < ROWS; ++i)
-        LKSPACE_UNROLL for (int j = 0; j < COLUMNS; ++j) {
-            float* place = out + i * q.out_pitch + j * q.out_column;
-            store<L>(place, q.add ? load<L>(place) + tile.sum[i][j] : tile.sum[i][j]);
+    const Vector<L> start = q.start ? load<L>(q.start) : Vector<L>{};
+    for (; a + ROWS <= end; a += ROWS) {
+        const int top = q.ph - a, bottom = q.image_h + q.ph - a - (ROWS - 1);  // the s that all rows can take
+        const int from = top > 0 ? top : 0, to = bottom < q.kernel_h ? bottom : q.kernel_h;
+        Tile<L, ROWS, COLUMNS> tile;
+        tile.image = q.image + (a + from - q.ph) * q.image_pitch + int64_t{b - q.pw} * L;
+        tile.kernel = q.kernel + int64_t{from} * L;
+        tile.pitch = q.image_pitch;
+        tile.kernel_pitch = int64_t{q.kernel_h} * L;
+        tile.steps = to - from;
+        tile.kernel_w = q.kernel_w;
+        tile.upper = top > 0 && top <= q.kernel_h;
+        tile.lower = bottom < q.kernel_h;
+        LKSPACE_UNROLL for (int i = 0; i < ROWS; ++i)
+            LKSPACE_UNROLL for (int j = 0; j < COLUMNS; ++j) tile.sum[i][j] = start;
+        for (int n = 0; n < q.summed; ++n) {
+            tile.template left<COLUMNS - 1>(first);
+            for (int t = all_from; t < all_to; ++t) tile.template column<0, COLUMNS>(t);
+            tile.template right<COLUMNS - 1>(last);
+            tile.image += q.image_step;
+            tile.kernel += q.kernel_step;
         }
+        float* out = q.out + a * q.out_pitch + b * q.out_column;
+        LKSPACE_UNROLL for (int i = 0; i < ROWS; ++i)
+            LKSPACE_UNROLL for (int j = 0; j < COLUMNS; ++j) {
+                float* place = out + i * q.out_pitch + j * q.out_column;
+                store<L>(place, q.add ? load<L>(place) + tile.sum[i][j] : tile.sum[i][j]);
+            }
+    }
+    return a;
 }
 
 // Output rows a .. end - 1 of COLUMNS columns from b.
 template <int L, int COLUMNS>
-void correlate_strip(const Correlation& q, int a, int end, int b) {
-    if (q.image_h > 1)
-        for (; a + 2 <= end; a += 2) correlate_tile<L, 2, COLUMNS>(q, a, b);
-    for (; a < end; ++a) correlate_tile<L, 1, COLUMNS>(q, a, b);
+void correlate_columns(const Correlation& q, int a, int end, int b) {
+    if (q.image_h > 1) a = correlate_strip<L, 2, COLUMNS>(q, a, end, b);
+    correlate_strip<L, 1, COLUMNS>(q, a, end, b);
 }
 
 // Outputs rows a .. end - 1, columns 0 .. width - 1, in tiles of nearly equal width: a narrow last tile would have too
@@ -161,17 +161,17 @@ void correlate(const Correlation& q, int a, int end, int width) {
     for (int tiles = (width + widest - 1) / widest; tiles > 0; --tiles) {
         const int columns = (width - b + tiles - 1) / tiles;
         switch (columns) {
-            case 1: correlate_strip<L, 1>(q, a, end, b); break;
-            case 2: correlate_strip<L, 2>(q, a, end, b); break;
-            case 3: correlate_strip<L, 3>(q, a, end, b); break;
-            case 4: correlate_strip<L, 4>(q, a, end, b); break;
+            case 1: correlate_columns<L, 1>(q, a, end, b); break;
+            case 2: correlate_columns<L, 2>(q, a, end, b); break;
+            case 3: correlate_columns<L, 3>(q, a, end, b); break;
+            case 4: correlate_columns<L, 4>(q, a, end, b); break;
 #if LKSPACE_TILE_COLUMNS > 4
-            case 5: correlate_strip<L, 5>(q, a, end, b); break;
+            case 5: correlate_columns<L, 5>(q, a, end, b); break;
 #endif
 #if LKSPACE_TILE_COLUMNS > 5
-            case 6: correlate_strip<L, 6>(q, a, end, b); break;
-            case 7: correlate_strip<L, 7>(q, a, end, b); break;
-            case 8: correlate_strip<L, 8>(q, a, end, b); break;
+            case 6: correlate_columns<L, 6>(q, a, end, b); break;
+            case 7: correlate_columns<L, 7>(q, a, end, b); break;
+            case 8: correlate_columns<L, 8>(q, a, end, b); break;
 #endif
         }
         b += columns;
