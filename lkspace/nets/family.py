@@ -1,10 +1,11 @@
 """What a family of networks offers to the rest of the program."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self
 
 from torch import Tensor
+from torch.nn import BatchNorm2d
 
 from lkspace.space.architecture import Architecture
 
@@ -34,6 +35,10 @@ class Network(Protocol):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """x: (n, 3, h, w) -> one map (n, C_s, h_s, w_s) per stage, before the final norm."""
+        ...
+
+    def residual_norms(self) -> Iterator[BatchNorm2d]:
+        """The last batch norm of every branch that is added to its input; a training may begin them at zero."""
         ...
 
     def deploy(self, fold_batch_norms: bool = False) -> Self:

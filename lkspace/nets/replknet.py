@@ -178,6 +178,12 @@ class RepLKNet(nn.Module):
         """x: (n, 3, h, w) -> logits (n, classes)."""
         return self.head(self.avgpool(self.norm(self.features(x)[-1])).flatten(1))  # type: ignore[no-any-return]
 
+    def residual_norms(self) -> Iterator[nn.BatchNorm2d]:
+        """The last batch norm of every branch that is added to its input, of the network in train form."""
+        for module in self.modules():
+            if isinstance(module, ConvFFN) or (isinstance(module, RepLKBlock) and module.shortcut):
+                yield module.pw2.bn  # type: ignore[misc]
+
     def deploy(self, fold_batch_norms: bool = False) -> Self:
         """Merge in place, computed in float64, and return self; a second call changes nothing.
 

@@ -1,0 +1,1 @@
+"""The numbers that candidates are compared by, one file each."""

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lkspace.data.batches import Batches
 from lkspace.data.imageset import ImageSet
 from lkspace.nets import build
+from lkspace.nets.family import Network
 from lkspace.scores.quiet import Device
 from lkspace.scores.score import Diverged, Measurement, Setting
 from lkspace.space.architecture import Architecture
@@ -27,15 +28,17 @@ from lkspace.space.architecture import Architecture
 class Recipe:
     """What a proxy training does beside what `Setting` says; the defaults are what `benchmarks/proxy.py` measured.
 
-    warm_up: part of the steps that the rate rises over. averaging: decay per step of the moving average of the
-    weights that is evaluated and kept; 0 for none. evaluation_batch: images at a time.
+    warm_up: part of the steps that the rate rises over. clip: largest norm of a step's gradient; without it the huge
+    first ones stay in Adam's memory and a short training ends on the plateau it began on.
+    zero_residual: whether every residual branch begins as nothing, its last norm's scale 0 (Goyal et al., 2017).
+    evaluation_batch: images at a time.
     """
 
     weight_decay: float = 0.05
     warm_up: float = 0.15
     label_smoothing: float = 0.1
-    averaging: float = 0.0
     clip: float = 1.0
+    zero_residual: bool = True
     evaluation_batch: int = 250
 
 
@@ -56,6 +59,9 @@ class ProxyTraining:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(setting.seed)
             network = build(architecture, classes=self.classes)
+        if self.recipe.zero_residual:
+            for norm in cast(Network, network).residual_norms():
+                nn.init.zeros_(norm.weight)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.train = Batches(
             images.train, setting.batch, setting.seed, self.device, augment=True, flip=images.flip, shift=images.shift
@@ -108,8 +114,7 @@ class ProxyTraining:
             loss = F.cross_entropy(self.network(x).float(), y, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.recipe.clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         self.optimizer.step()
         self.schedule.step()
         return loss.detach()

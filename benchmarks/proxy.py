@@ -1,0 +1,221 @@
+"""Does the default proxy tell architectures apart, and as a longer training would?
+
+Trains 12 architectures of replknet-tiny - its reference points, then a seeded uniform sample - with three seeds each
+(data, initial weights, order), and once five times as long. Prints accuracy, the spread between architectures over
+the spread between seeds, and Kendall's tau between proxy and long training with an interval by bootstrap.
+
+    python benchmarks/proxy.py --minutes 4      # again and again: goes on where it stopped, prints what there is
+
+Every result is appended to benchmarks/results/proxy.json at once; the table is written beside it when all runs are in.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import time
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+
+from lkspace.kernels import isa
+from lkspace.nets import flops, params
+from lkspace.scores.accuracy import training
+from lkspace.scores.score import Setting
+from lkspace.scores.training import Recipe
+from lkspace.space.architecture import Architecture
+from lkspace.space.search_space import SearchSpace
+
+SPACE, DATA = "replknet-tiny", "digits"
+ARCHITECTURES, SEEDS, LONGER = 12, (0, 1, 2), 5
+RESULTS = Path(__file__).parent / "results" / "proxy.json"
+RESAMPLES = 10_000
+Run = tuple[str, int, int]  # architecture id, seed, epochs
+
+
+def chosen(space: SearchSpace) -> list[Architecture]:
+    """The reference points, filled up with a uniform sample that one seed decides; no architecture twice."""
+    rng = np.random.default_rng(0)
+    found = list(space.reference_points)
+    while len(found) < ARCHITECTURES:
+        candidate = space.sample(rng)
+        if candidate not in found:
+            found.append(candidate)
+    return found
+
+
+def train(architecture: Architecture, setting: Setting) -> dict[str, Any]:
+    """One training on one thread, in a process of its own."""
+    torch.set_num_threads(1)
+    start, cpu = time.perf_counter(), time.process_time()
+    curve = [(m.value, m.details["loss"]) for m in training(architecture, setting).epochs()]
+    return {
+        "architecture": architecture.id,
+        "seed": setting.seed,
+        "epochs": setting.epochs,
+        "accuracy": curve[-1][0],
+        "loss": curve[-1][1],
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu,
+        "curve": [round(accuracy, 4) for accuracy, _ in curve],
+    }
+
+
+def settings(space: SearchSpace) -> Setting:
+    return Setting(data=DATA, size=space.image_size, classes=space.classes)
+
+
+def conditions(space: SearchSpace, found: list[Architecture]) -> dict[str, Any]:
+    """What must be the same for two results to stand in one table."""
+    setting = dataclasses.asdict(settings(space))
+    kept = {key: setting[key] for key in ("data", "size", "classes", "epochs", "batch", "rate")}
+    return {**kept, "recipe": dataclasses.asdict(Recipe()), "architectures": {a.id: a.to_dict() for a in found}}
+
+
+def gather(path: Path, space: SearchSpace, found: list[Architecture], minutes: float, workers: int) -> dict[str, Any]:
+    """Runs what is missing until the time is up (what has begun is finished) and returns all results."""
+    record = json.loads(path.read_text()) if path.exists() else {}
+    if record.get("conditions") != (now := conditions(space, found)):
+        if record:
+            path.rename(path.with_suffix(f".{int(path.stat().st_mtime)}.json"))
+            print("the recipe or the space has changed since: starting anew, the old results are kept beside")
+        record = {"conditions": now, "runs": []}
+    record["machine"] = machine()
+    short = settings(space)
+    done = {(r["architecture"], r["seed"], r["epochs"]) for r in record["runs"]}
+    plan = [(a, dataclasses.replace(short, seed=seed)) for seed in SEEDS for a in found]
+    plan += [(a, dataclasses.replace(short, epochs=LONGER * short.epochs)) for a in found]
+    missing = [(a, s) for a, s in plan if (a.id, s.seed, s.epochs) not in done]
+    deadline = time.monotonic() + 60 * minutes
+    with ProcessPoolExecutor(workers) as pool:
+        running = set()
+        while missing or running:
+            while missing and len(running) < workers and time.monotonic() < deadline:
+                running.add(pool.submit(train, *missing.pop(0)))
+            if not running:
+                break
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                run = future.result()
+                record["runs"].append(run)
+                save(path, record)
+                print(
+                    f"{run['architecture']} seed {run['seed']} epochs {run['epochs']:3d}:"
+                    f" {run['accuracy']:.3f} in {run['cpu_seconds']:.0f} s",
+                    flush=True,
+                )
+    record["missing"] = len(missing)
+    return record
+
+
+def save(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(record, indent=1))
+    unfinished.replace(path)
+
+
+def machine() -> dict[str, Any]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "instruction set": isa(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def report(record: dict[str, Any], found: list[Architecture], setting: Setting) -> str:
+    """The table and the three numbers, in Markdown, of the architectures that have all their runs."""
+    value = {(r["architecture"], r["seed"], r["epochs"]): r for r in record["runs"]}
+    short = {
+        a: [value[a.id, s, setting.epochs] for s in SEEDS]
+        for a in found
+        if all((a.id, s, setting.epochs) in value for s in SEEDS)
+    }
+    long = {
+        a: value[a.id, SEEDS[0], LONGER * setting.epochs]
+        for a in short
+        if (a.id, SEEDS[0], LONGER * setting.epochs) in value
+    }
+    lines = [
+        "| architecture | FLOPs | params | accuracy, seeds 0, 1, 2 | mean | 5x as long | CPU s |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for a, runs in sorted(short.items(), key=lambda item: -np.mean([r["accuracy"] for r in item[1]])):
+        each = [r["accuracy"] for r in runs]
+        longer = f"{long[a]['accuracy']:.3f}" if a in long else "-"
+        lines.append(
+            f"| {a} | {flops(a, setting.size, setting.classes) / 1e6:.1f} M"
+            f" | {params(a, setting.classes) / 1e3:.0f} K | {', '.join(f'{x:.3f}' for x in each)}"
+            f" | {np.mean(each):.3f} | {longer} | {np.mean([r['cpu_seconds'] for r in runs]):.0f} |"
+        )
+    if len(short) < 3:
+        return "\n".join(lines)
+    table = np.array([[r["accuracy"] for r in runs] for runs in short.values()])
+    between = table.mean(1).std(ddof=1)
+    within = np.sqrt(table.var(1, ddof=1).mean())
+    lines += [
+        "",
+        f"{len(short)} of {len(found)} architectures; seconds of one training on one thread: mean"
+        f" {np.mean([r['cpu_seconds'] for runs in short.values() for r in runs]):.1f}.",
+        f"Spread between architectures (standard deviation of their means) {between:.4f}, between seeds (pooled)"
+        f" {within:.4f}: ratio **{between / within:.2f}** (wanted: at least 3).",
+    ]
+    if len(long) >= 3:
+        proxy = np.array([[r["accuracy"] for r in short[a]] for a in long])
+        longer = np.array([r["accuracy"] for r in long.values()])
+        low, high = interval(proxy.mean(1), longer)
+        single = np.mean([kendalltau(proxy[:, i], longer).statistic for i in range(len(SEEDS))])
+        lines.append(
+            f"Kendall's tau between the proxy (mean of seeds) and a training five times as long"
+            f" ({len(long)} architectures):"
+            f" **{kendalltau(proxy.mean(1), longer).statistic:.2f}**, 95 % interval {low:.2f} to {high:.2f}"
+            f" (bootstrap over architectures); of one seed, as a search sees it, {single:.2f} on average."
+        )
+    return "\n".join(lines)
+
+
+def interval(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of tau-b over resampled architectures; resamples of one value are left out."""
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, len(a), (RESAMPLES, len(a)))
+    taus = [kendalltau(a[pick], b[pick]).statistic for pick in picks]
+    low, high = np.nanpercentile(taus, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no training after this time")
+    parser.add_argument("--workers", type=int, default=2, help="trainings at a time, one thread each")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    space = SearchSpace.load(SPACE)
+    found = chosen(space)
+    record = gather(given.out, space, found, given.minutes, given.workers)
+    text = report(record, found, settings(space))
+    print(text)
+    if record["missing"]:
+        print(f"\n{record['missing']} trainings are still to be done: run the same command again.")
+    else:
+        made = record["machine"]
+        head = (
+            f"# The default proxy: `python benchmarks/proxy.py`\n\n{', '.join(f'{k} {v}' for k, v in made.items())}\n\n"
+        )
+        given.out.with_suffix(".md").write_text(head + text + "\n")
+
+
+if __name__ == "__main__":
+    main()
