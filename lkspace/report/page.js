@@ -116,7 +116,6 @@
     const onPair = new Set(pair);
     const others = feasible.filter((t) => t.front && !onPair.has(t));
     const dominated = feasible.filter((t) => !t.front && !onPair.has(t));
-    const selected = shown.filter((t) => t.number === state.selected);
     lk.front = pair.map((t) => t.number);
     const diamonds = points(pair, x, y, {
       symbol: "diamond", size: 12, color: colour("front"), line: { width: 1.5, color: colour("panel") },
@@ -129,18 +128,29 @@
         symbol: "diamond", size: 10, color: colour("front-soft"), line: { width: 1.2, color: colour("front") },
       }),
       { ...diamonds, error_x: bars(pair, x), error_y: bars(pair, y) },
-      {
-        ...points(selected, x, y, { symbol: "circle-open", size: 22, color: colour("selected"), line: { width: 3 } }),
-        mode: "markers+text", text: selected.map((t) => `<b>${t.number}</b>`), textposition: "top center",
-        textfont: { color: colour("selected"), size: 14 }, hoverinfo: "skip",
-      },
     ];
     const title = (axis) => `${axis.name}${axis.unit ? ` (${axis.unit})` : ""}, ${axis.better}`;
     const figure = layout({ xaxis: axisLayout(title(x), x.unit, $("log-x").checked), yaxis: axisLayout(title(y), y.unit, $("log-y").checked) });
-    if (!shown.length) figure.annotations = [nothing("No candidate has values for both axes yet")];
+    drawn.trials = new Set(shown);
+    Object.assign(figure, mark());
     Plotly.react("scatter", traces, figure, options);
     $("scatter").setAttribute("aria-label", `${y.name} against ${x.name}: ${pair.length} of ${plural(feasible.length, "candidate")} on the front. The table below holds the same values.`);
     caption(shown, pair, others, x, y);
+  }
+
+  /* The ring around the selected point: not a trace, for a change of traces draws thousands of points again. */
+  const drawn = { trials: new Set() };
+  function mark() {
+    const t = byNumber.get(state.selected), x = axes[state.x], y = axes[state.y];
+    if (!drawn.trials.size) return { shapes: [], annotations: [nothing("No candidate has values for both axes yet")] };
+    if (!t || !drawn.trials.has(t)) return { shapes: [], annotations: [] };
+    const place = (side, axis) => ($(`log-${side}`).checked ? Math.log10(axis.of(t)) : axis.of(t));  // of an annotation
+    const ring = { type: "circle", xsizemode: "pixel", ysizemode: "pixel", x0: -11, x1: 11, y0: -11, y1: 11 };
+    const label = { text: `<b>${t.number}</b>`, showarrow: false, yshift: 22, font: { color: colour("selected"), size: 14 } };
+    return {
+      shapes: [{ ...ring, xanchor: x.of(t), yanchor: y.of(t), line: { color: colour("selected"), width: 3 } }],
+      annotations: [{ ...label, x: place("x", x), y: place("y", y) }],
+    };
   }
 
   const nothing = (text) => ({
@@ -293,6 +303,17 @@
     }
     return tr;
   }
+  function markRow() {
+    const body = $("candidates").tBodies[0];
+    const chosen = body.querySelector(`tr[data-number="${state.selected}"]`);
+    if (!chosen && state.selected !== null) return drawTable();
+    for (const tr of body.querySelectorAll("tr.selected")) {
+      tr.classList.remove("selected");
+      tr.setAttribute("aria-selected", "false");
+    }
+    chosen?.classList.add("selected");
+    chosen?.setAttribute("aria-selected", "true");
+  }
   function sortBy(name) {
     state.descending = state.sort === name && !state.descending;
     state.sort = name;
@@ -370,9 +391,9 @@
 
   function select(number, scroll) {
     state.selected = lk.selected = number;
-    drawFront();
+    Plotly.relayout("scatter", mark());
     drawCard();
-    drawTable();
+    markRow();
     const t = byNumber.get(number);
     $("live").textContent = t ? `Trial ${number} selected: ${data.scores.map((s, i) => `${s.name} ${t.shown[i]}`).join(", ")}` : "Nothing selected";
     const chosen = $("candidates").querySelector("tr.selected");
