@@ -3,38 +3,69 @@
 import json
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from lkspace.record import Trial
-from lkspace.report.numbers import scores, shown
+from lkspace.record import Plan, Trial
+from lkspace.report.numbers import UNKNOWN, scores, shown
 from lkspace.study import Study
 
 
 def front_table(study: Study) -> RenderableType:
-    """The front, best in the first objective first, with what became of all trials below it; for rich to print."""
-    plan, front, trials = study.plan, study.front(), study.trials
+    """The front, best in the first objective first, with what became of all trials below it; for rich to print.
+
+    It fits 80 columns with the objectives, blocks, channels and kernels; a wide terminal gets the other fields as well.
+    """
+    front = study.front()
     footer = Text(f"{outcomes(study)}; hypervolume {study.hypervolume():.4g}", style="dim")
     if not front:
         return Group(Text("No front yet: no trial is complete and within the constraints."), footer)
-    names = [n for n in scores(plan, trials) if any(n in t.values for t in front)]
-    again = [n for n in names if any(n in t.remeasured for t in front)]
-    table = Table(title=f"Front of {plan.name}: {len(front)} of {len(trials)} trials", title_justify="left")
-    table.add_column("trial", justify="right", no_wrap=True)
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-        if name in again:
-            table.add_column(f"{name} again", justify="right", no_wrap=True)
-    table.add_column("architecture", overflow="fold")
-    for trial in front:
-        cells = []
-        for name in names:
-            cells.append(shown(plan, name, trial.values.get(name)))
-            if name in again:
-                cells.append(shown(plan, name, trial.remeasured.get(name, {}).get("value")))
-        table.add_row(str(trial.number), *cells, Text(str(trial.architecture)))
-    return Group(table, footer)
+    head = Text(f"Front of {study.name}: {len(front)} of {len(study.trials)} trials", style="bold")
+    return Group(head, Text(), _Table(study.plan, front), Text(), footer)
+
+
+class _Table:
+    """The front as wide as the terminal allows."""
+
+    def __init__(self, plan: Plan, front: list[Trial]) -> None:
+        self._plan = plan
+        self._front = front
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        objectives = [o.name for o in self._plan.objectives]
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        table.add_column("trial", justify="right", no_wrap=True)
+        rows: list[list[str]] = [[str(t.number)] for t in self._front]
+
+        def column(name: str, cells: list[str], justify: JustifyMethod = "left") -> None:
+            table.add_column(Text(name), justify=justify, no_wrap=justify == "right")
+            for row, cell in zip(rows, cells, strict=True):
+                row.append(cell)
+
+        for name in scores(self._plan, self._front) if options.max_width >= WIDE else objectives:
+            column(name, [shown(self._plan, name, t.values.get(name)) for t in self._front], "right")
+            again = [t.remeasured.get(name, {}).get("value") for t in self._front]
+            if any(value is not None for value in again):
+                column(f"{name}\nagain", [shown(self._plan, name, value) for value in again], "right")
+        for name, field in _WIDE_FIELDS if options.max_width >= WIDE else _FIELDS:
+            column(name, [_stages(getattr(t.architecture, field)) for t in self._front])
+        for row in rows:
+            table.add_row(*map(Text, row))
+        yield table
+
+
+WIDE = 120
+_FIELDS = (("B", "blocks"), ("C", "channels"), ("K", "kernels"))
+_WIDE_FIELDS = (*_FIELDS, ("re-param", "reparam"), ("shortcut", "shortcut"), ("dw", "dw_ratio"), ("ffn", "ffn_ratio"))
+
+
+def _stages(value: Any) -> str:
+    """A field of an architecture, its stages apart."""
+    if not isinstance(value, tuple):
+        return f"{value:g}"
+    words: dict[Any, str] = {None: UNKNOWN, True: "y", False: "n"}
+    return " ".join(words[v] if v is None or isinstance(v, bool) else str(v) for v in value)
 
 
 def front_csv(study: Study) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,15 +37,27 @@ def test_table_has_the_front_with_units_and_what_became_of_the_rest(study: Study
     text, front = printed(study), study.front()
     assert f"Front of demo: {len(front)} of 10 trials" in text
     for trial in front:
-        (line,) = [row for row in text.splitlines() if str(trial.architecture) in row]
-        cells = [c.strip() for c in line.strip("│ ").split("│")]
-        assert cells[0] == str(trial.number)
-        assert cells[1] == f"{100 * trial.values['accuracy']:.1f} %"
-        assert cells[2].endswith(" M")
-        assert cells[3].endswith(" ms")
-    assert "latency again" in text
+        a = trial.architecture
+        (line,) = [row for row in text.splitlines() if re.match(rf"\s*{trial.number}\s", row)]
+        for part in (a.blocks, a.channels, a.kernels):
+            assert f" {' '.join(map(str, part))} " in line
+        cells = line.split()
+        assert cells[:3] == [str(trial.number), f"{100 * trial.values['accuracy']:.1f}", "%"]
+        assert cells[4] == "M"
+        assert cells[6] == "ms"
     assert "5.43 ms" in text
     assert f"8 complete, 1 infeasible, 1 failed; hypervolume {study.hypervolume():.4g}" in text
+
+
+def test_table_fits_a_narrow_terminal(study: Study) -> None:
+    text, front = printed(study, 80), study.front()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for trial in front:
+        assert " ".join(map(str, trial.architecture.kernels)) in text
+    assert len([row for row in text.splitlines() if " ms" in row]) == len(front)
+    assert "re-param" not in text
+    assert "re-param" in printed(study)
 
 
 def test_table_without_a_front(make_study: Make, tmp_path: Path) -> None:
