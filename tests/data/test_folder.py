@@ -167,3 +167,10 @@ def test_no_classes(tmp_path):
     for split in ("train", "val"):
         (tmp_path / "empty" / split).mkdir(parents=True)
     assert "no class folders in it" in wrong(f"folder:{tmp_path}/empty", tmp_path / "cache")
+
+
+def test_sixteen_bits_keep_black_and_white(tmp_path):
+    Image.fromarray(np.full((4, 4), 65535, np.uint16)).save(tmp_path / "white.png")
+    Image.fromarray(np.full((4, 4), 25700, np.uint16)).save(tmp_path / "grey.png")
+    assert (decoded(tmp_path / "white.png", 4) == 255).all()
+    assert (decoded(tmp_path / "grey.png", 4) == 100).all()
