@@ -1,11 +1,12 @@
 """One candidate in words: its architecture, and what each of its numbers is made of."""
 
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 from lkspace.quantity import human
 from lkspace.record import Plan, Trial
-from lkspace.report.numbers import UNKNOWN, duration, scores, shown, with_interval
+from lkspace.report.numbers import UNKNOWN, duration, made_of, plain, scores, shown, with_interval
 from lkspace.study import Study
 
 _PROXY = "accuracy is that of a short proxy training; it ranks candidates and is no promise for a long one"
@@ -56,33 +57,23 @@ def _scores(plan: Plan, trial: Trial) -> Iterator[str]:
     yield "scores"
     for name in scores(plan, [trial]):
         measurement = trial.measurements.get(name)
-        yield f"  {name:10} {with_interval(plan, name, measurement)}{_made_of(measurement)}"
+        yield f"  {name:10} {with_interval(plan, name, measurement)}"
+        yield from _wrapped(made_of(measurement))
         if again := trial.remeasured.get(name):
-            yield f"  {'':10} again at the end: {with_interval(plan, name, again)}{_made_of(again)}"
+            yield f"  {'':10} again at the end: {with_interval(plan, name, again)}"
+            yield from _wrapped(made_of(again))
     if "accuracy" in trial.measurements:
         yield f"  {_PROXY}"
 
 
-def _made_of(measurement: Mapping[str, Any] | None) -> str:
-    hidden = ("value", "interval")
-    parts = [f"{key} {_value(value)}" for key, value in (measurement or {}).items() if key not in hidden]
-    return f"; {', '.join(parts)}" if parts else ""
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return "(" + ", ".join(f"{k} {_value(v)}" for k, v in value.items()) + ")"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
-    return str(value)
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 96, initial_indent=" " * 15, subsequent_indent=" " * 15)
 
 
 def _curve(plan: Plan, trial: Trial) -> Iterator[str]:
     if not trial.curve:
         return
-    keys = list(dict.fromkeys(key for epoch in trial.curve for key in epoch if key != "epoch"))
+    keys = list(dict.fromkeys(key for epoch in trial.curve for key in epoch if key not in ("epoch", "epochs")))
     rows: list[tuple[Any, ...]] = [("epoch", *keys)]
     for i, epoch in enumerate(trial.curve, start=1):
         rows.append((epoch.get("epoch", i), *(_point(plan, key, epoch.get(key)) for key in keys)))
@@ -94,7 +85,7 @@ def _curve(plan: Plan, trial: Trial) -> Iterator[str]:
 def _point(plan: Plan, key: str, value: Any) -> str:
     if isinstance(value, float) and key in {o.name for o in plan.objectives}:
         return shown(plan, key, value)
-    return UNKNOWN if value is None else _value(value)
+    return UNKNOWN if value is None else plain(value)
 
 
 def _costs(plan: Plan, trial: Trial) -> Iterator[str]:

@@ -51,3 +51,22 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {name}"
     return f"{seconds:.3g} s"
+
+
+def made_of(measurement: Mapping[str, Any] | None) -> str:
+    """What a measurement says of itself beside value and interval: "repeats 60, device AMD EPYC"."""
+    hidden = ("value", "interval")
+    return ", ".join(f"{key} {plain(value)}" for key, value in (measurement or {}).items() if key not in hidden)
+
+
+def plain(value: Any) -> str:
+    """A value of JSON on one line; numbers to four digits, yes and no."""
+    if value is None or isinstance(value, bool):
+        return {None: UNKNOWN, True: "yes", False: "no"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{k} {plain(v)}" for k, v in value.items()) + ")"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(plain(v) for v in value) + "]"
+    return str(value)

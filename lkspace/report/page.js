@@ -342,6 +342,11 @@
     parts.push(make("p", { className: "caption", textContent: `${a.family}, stem stride ${a.stem_stride}, dw ratio ${a.dw_ratio}, ffn ratio ${a.ffn_ratio}. The drawing: kernel (filled), re-param kernel (dark) and map (outline) to scale.` }));
     const curve = t.curve.filter((v) => v !== null);
     if (curve.length > 1) parts.push(make("h3", { textContent: `Accuracy over ${curve.length} epochs` }), sparkline(curve));
+    const made = data.scores.filter((_, i) => t.madeOf[i]).map((s) => [s.name, t.madeOf[data.scores.indexOf(s)]]);
+    if (made.length) {
+      const list = make("dl", {}, ...made.flatMap(([name, text]) => [make("dt", { textContent: name }), make("dd", { textContent: text })]));
+      parts.push(make("details", {}, make("summary", { textContent: "What the numbers are made of" }), list));
+    }
     if (t.spent) parts.push(make("p", { className: "caption", textContent: `Time: ${t.spent}.` }));
     parts.push(make("h3", { textContent: "More of it, and to take it away" }), make("pre", {}, make("code", { textContent: `lkspace show ${name} ${t.number}\nlkspace export ${name} ${t.number} --to replknet` })));
     $("card").replaceChildren(...parts);

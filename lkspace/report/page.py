@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from lkspace.errors import RunError, UserError
 from lkspace.record import Plan, Trial
-from lkspace.report.numbers import BETTER, duration, interval, scores, shown, unit
+from lkspace.report.numbers import BETTER, duration, interval, made_of, scores, shown, unit
 from lkspace.study import Study
 
 
@@ -111,6 +111,7 @@ def _trial(plan: Plan, names: list[str], trial: Trial, on_front: bool) -> dict[s
         "shown": [shown(plan, name, trial.values.get(name)) for name in names],
         "interval": [interval(m) for m in measurements],
         "intervalShown": [_ends(plan, name, m) for name, m in zip(names, measurements, strict=True)],
+        "madeOf": [made_of(m) for m in measurements],
         "again": [None if m is None else m["value"] for m in again],
         "againShown": [None if m is None else shown(plan, n, m["value"]) for n, m in zip(names, again, strict=True)],
         "architecture": architecture.to_dict(),

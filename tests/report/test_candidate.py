@@ -30,7 +30,7 @@ def test_a_complete_candidate(make_study: Make, tmp_path: Path) -> None:
     low, high = trial.measurements["latency"]["interval"]
     assert f"{human(trial.values['latency'], 'ms')} ({human(low, 'ms')} to {human(high, 'ms')})" in text
     assert "repeats 60, device two cores" in text
-    assert "again at the end: 5.43 ms (5.4 ms to 5.5 ms); repeats 99" in text
+    assert "again at the end: 5.43 ms (5.4 ms to 5.5 ms)\n               repeats 99" in text
     assert "no promise for a long one" in text
     assert re.search(r"5 +75.0 % +1\n", text)  # the last epoch of the curve
     assert human(lkspace.params(a, classes=10)) in text

@@ -146,6 +146,8 @@ def test_scatter_table_and_card_are_one_selection(view: View, written: Path, stu
     assert f"lkspace export demo {number} --to replknet" in card
     for kernel in trial.architecture.kernels:
         assert str(kernel) in card
+    view.page.click("#card summary")
+    assert "repeats 60, device two cores" in view.text("#card")
     assert view.page.inner_text("#candidates tr.selected td:first-child") == str(number)
     row = view.page.locator("#candidates tbody tr").nth(3)
     row.click()
