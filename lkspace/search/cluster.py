@@ -8,9 +8,12 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import joblib  # type: ignore[import-untyped]
 
@@ -59,41 +62,81 @@ def ray_cluster(scratch: Path, address: str | None, *, cpus: int, gpus: float) -
 
     Raises UserError if the address is wrong, RunError if Ray does not start.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    if ray.is_initialized():
-        raise UserError("Ray is already running in this process; call ray.shutdown() before the search")
     if address is not None and address.startswith("ray://"):
         raise UserError(
             f"--address {address}: run the command on a machine of the cluster and give host:port or 'auto'"
         )
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with variables(_QUIET):
+        import ray
+
+        if ray.is_initialized():
+            raise UserError("Ray is already running in this process; call ray.shutdown() before the search")
+        for name in ("ray", "ray.tune", "ray.train"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}
+        try:
+            if address is None:
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    num_gpus=None if gpus else 0,
+                    object_store_memory=_OBJECT_STORE,
+                    include_dashboard=False,
+                    runtime_env=_worker_environment(),
+                    _temp_dir=str(scratch),
+                    **quiet,
+                )
+            else:
+                ray.init(address=address, runtime_env=_worker_environment(), **quiet)
+        except (ConnectionError, ValueError) as error:
+            raise UserError(f"--address {address}: no Ray cluster answers there ({_line(error)})") from None
+        except Exception as error:
+            raise RunError(f"Ray did not start: {_line(error)}") from error
+        try:
+            with _terminated_like_interrupted():
+                yield
+        finally:
+            ray.shutdown()
+
+
+def _worker_environment() -> dict[str, Any]:
+    """Environment of the workers; what Tune asks for is in it, so that workers which wait idle suit it."""
+    own = {name: value for name, value in os.environ.items() if name.startswith("LKSPACE_")}
     try:
-        if address is None:
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=None if gpus else 0,
-                object_store_memory=_OBJECT_STORE,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                configure_logging=False,
-                _temp_dir=str(scratch),
-            )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False)
-    except (ConnectionError, ValueError) as error:
-        raise UserError(f"--address {address}: no Ray cluster answers there ({_line(error)})") from None
-    except Exception as error:
-        raise RunError(f"Ray did not start: {_line(error)}") from error
+        from ray.tune.execution.class_cache import DEFAULT_ENV_VARS, ENV_VARS_TO_PROPAGATE
+    except ImportError:  # another version keeps them elsewhere: workers then start twice
+        return {"env_vars": own}
+    tune = {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE if name in os.environ}
+    return {"env_vars": {**own, **DEFAULT_ENV_VARS, **tune}}
+
+
+@contextlib.contextmanager
+def variables(defaults: Mapping[str, str]) -> Iterator[None]:
+    """These environment variables are set inside, but for those the user has set."""
+    added = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        ray.shutdown()
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM, which Ray answers by dying on the spot, closes everything as Ctrl-C does, with its own exit code."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def trial_slots(cpus_per_trial: int, gpus_per_trial: float) -> int:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from lkspace import registry
 from lkspace.data import load
 from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound
+from lkspace.scores.score import Measurement
 from lkspace.search.candidates import Candidates, cheap_scores
 from lkspace.search.cluster import cores, ray_cluster, scratch_folder, trial_slots
 from lkspace.search.environment import environment
@@ -23,6 +23,7 @@ from lkspace.search.progress import Display, counted, decoding
 from lkspace.search.propose import Proposer
 from lkspace.search.reference import reference_point
 from lkspace.search.request import Request, request
+from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
 from lkspace.storage import FILE, POINTER, check_url, split_url
 from lkspace.study import Study
@@ -117,8 +118,9 @@ class _Search:
         setting = self.request.setting
         with ray_cluster(scratch, self.address, cpus=self._local_cpus(), gpus=self.gpus):
             slots = trial_slots(setting.threads, self.gpus)
+            slots = min(slots, self.concurrency or slots)
             study = self.study = self.study or self._create(data_key)
-            self._fill(study, min(slots, self.concurrency or slots), scratch)
+            self._fill(study, slots, scratch)
             self._remeasure(study)
         return study
 
@@ -157,16 +159,13 @@ class _Search:
 
     def _create(self, data_key: str) -> Study:
         """Settle the reference point and write what the run is."""
-        from lkspace.search.tune import measure
-
         request, setting = self.request, self.request.setting
-        threads = setting.threads
         corner = reference_point(
             request.objectives,
             request.constraints,
             self._candidates(),
             setting,
-            lambda name, a: measure(name, a, setting, threads, self.gpus).value,
+            lambda name, architecture: self._measure(name, architecture).value,
         )
         found = {**environment(setting.device), "seed": request.seed, "command": request.command}
         plan = request.plan(self._name, corner, {**found, "data_key": data_key})
@@ -180,7 +179,7 @@ class _Search:
             self._say(f"{self.folder} has its {len(study.trials)} trials already; a larger --budget extends it")
         return done and not self._unmeasured(study)
 
-    def _fill(self, study: Study, concurrency: int, scratch: Path) -> None:
+    def _fill(self, study: Study, slots: int, scratch: Path) -> None:
         """Trials until the budget is reached."""
         from lkspace.search.searcher import StudySearcher
         from lkspace.search.tune import run_trials
@@ -192,10 +191,10 @@ class _Search:
         make = registry.samplers.get(request.sampler)
         proposer = Proposer(study, candidates, make, request.seed, request.budget)
         display = Display(study, request.budget, self.console, request.setting.epochs)
-        searcher = StudySearcher(study, proposer, display, budget=request.budget, concurrency=concurrency)
+        searcher = StudySearcher(study, proposer, display, budget=request.budget, concurrency=slots)
         job = Job(request.setting, request.scores, request.constraints, self.folder)
         with display.shown():
-            run_trials(searcher, job, request.setting.threads, self.gpus, scratch)
+            run_trials(searcher, job, slots, request.setting.threads, self.gpus, scratch)
         display.final()
         if searcher.exhausted:
             self._say(f"the space has no untried architecture left after {proposer.trials} trials")
@@ -214,19 +213,23 @@ class _Search:
 
     def _remeasure(self, study: Study) -> None:
         """Latency of the front again, now that nothing else runs."""
-        from lkspace.search.tune import measure
-
-        setting = self.request.setting
         unmeasured = self._unmeasured(study)
         if unmeasured:
             self._say(f"measuring {len(unmeasured)} front members again on the quiet device")
         for number, names in unmeasured:
             architecture = study.trial(number).architecture
-            again = partial(measure, architecture=architecture, setting=setting, cpus=setting.threads, gpus=self.gpus)
             try:
-                study.remeasured(number, {name: again(name) for name in names})
+                study.remeasured(number, {name: self._measure(name, architecture) for name in names})
             except RunError as error:
-                self._say(f"trial {number} could not be measured again: {error}")
+                self._say(f"trial {number}: {error}")
+
+    def _measure(self, name: str, architecture: Architecture) -> Measurement:
+        """A score's value while no trial runs."""
+        from lkspace.search.tune import measure
+
+        # A worker of its own would cost seconds of start; a GPU's memory, or another machine, is worth them.
+        here = self.address is None and not self.gpus
+        return measure(name, architecture, self.request.setting, self.gpus, here=here)
 
     def _say(self, text: str) -> None:
         if self.console is not None:

@@ -8,7 +8,9 @@ from ray import tune
 from ray.tune import Callback, PlacementGroupFactory
 
 from lkspace import registry
+from lkspace.errors import RunError
 from lkspace.scores.score import Measurement, Setting
+from lkspace.search.cluster import variables
 from lkspace.search.evaluate import Job
 from lkspace.search.searcher import StudySearcher
 from lkspace.search.trainable import Candidate
@@ -28,25 +30,28 @@ class _Stop(Callback):
             raise _Abandoned
 
 
-def run_trials(searcher: StudySearcher, job: Job, cpus: int, gpus: float, scratch: Path) -> None:
+def run_trials(searcher: StudySearcher, job: Job, slots: int, cpus: int, gpus: float, scratch: Path) -> None:
     """Let Tune run what the searcher hands out; raises what ended the searcher early."""
     candidate = tune.with_resources(
         tune.with_parameters(Candidate, job=job), PlacementGroupFactory([_resources(cpus, gpus)])
     )
     try:
-        tune.run(
-            candidate,
-            name="search",
-            search_alg=searcher,
-            num_samples=-1,
-            callbacks=[_Stop(searcher)],
-            storage_path=str(scratch / "tune"),
-            reuse_actors=True,
-            max_failures=0,
-            raise_on_failed_trial=False,
-            log_to_file=False,
-            verbose=0,
-        )
+        # By default one worker starts after the other, and a trial that waits for its own is given the first one as
+        # soon as that has ended its trial; the new worker is then thrown away, over and over if trials are short.
+        with variables({"TUNE_MAX_PENDING_TRIALS_PG": str(slots)}):
+            tune.run(
+                candidate,
+                name="search",
+                search_alg=searcher,
+                num_samples=-1,
+                callbacks=[_Stop(searcher)],
+                storage_path=str(scratch / "tune"),
+                reuse_actors=True,
+                max_failures=0,
+                raise_on_failed_trial=False,
+                log_to_file=False,
+                verbose=0,
+            )
     except (_Abandoned, Exception):
         if searcher.error is None:
             raise
@@ -54,11 +59,22 @@ def run_trials(searcher: StudySearcher, job: Job, cpus: int, gpus: float, scratc
         raise searcher.error
 
 
-def measure(name: str, architecture: Architecture, setting: Setting, cpus: int, gpus: float) -> Measurement:
-    """The final measurement of one score, in a worker with a trial's resources."""
-    worker = ray.remote(_measure).options(num_cpus=cpus, num_gpus=gpus, max_retries=1)
-    result: Measurement = ray.get(worker.remote(name, architecture.to_json(), setting))
-    return result
+def measure(name: str, architecture: Architecture, setting: Setting, gpus: float, *, here: bool) -> Measurement:
+    """The final measurement of one score while no trial runs.
+
+    here: in this process, which has imported everything already; else in a worker with a trial's resources.
+    Raises RunError if the measurement cannot be had.
+    """
+    try:
+        if here:
+            return _measure(name, architecture.to_json(), setting)
+        worker = ray.remote(_measure).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)
+        result: Measurement = ray.get(worker.remote(name, architecture.to_json(), setting))
+        return result
+    except ray.exceptions.RayTaskError as error:
+        raise RunError(f"{name} of {architecture.id} cannot be measured: {error.cause}") from error
+    except ray.exceptions.RayError as error:
+        raise RunError(f"{name} of {architecture.id} cannot be measured: its worker died") from error
 
 
 def _measure(name: str, architecture: str, setting: Setting) -> Measurement:

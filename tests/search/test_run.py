@@ -1,0 +1,191 @@
+"""Searches through Ray, end to end: a whole one, one where everything diverges, and one that is killed all the time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from lkspace.errors import RunError, UserError
+from lkspace.search import run
+from lkspace.space.architecture import Architecture
+from lkspace.space.search_space import SearchSpace
+from lkspace.study import Study
+
+CALL = {"data": "digits:train=128,val=64", "overrides": {"epochs": 1}, "sampler": "random", "concurrency": 2}
+MARK = "LKSPACE_TEST_MARK"
+PATIENCE = 120.0
+
+DRIVER = """
+import json, sys
+from lkspace.search import Interrupted, run
+from lkspace.space.search_space import SearchSpace
+if __name__ == "__main__":
+    try:
+        run(SearchSpace.load("replknet-micro"), folder=sys.argv[1], **json.loads(sys.argv[2]))
+    except Interrupted as interrupted:
+        print(interrupted.study.counts(), interrupted)
+        sys.exit(130)
+"""
+
+
+def until(happened: Callable[[], object], what: str) -> object:
+    """What `happened` gives as soon as it is true; polls, since another process makes it so."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if result := happened():
+            return result
+        time.sleep(0.02)
+    pytest.fail(f"{what} did not happen within {PATIENCE:g} s")
+
+
+def processes(mark: str) -> dict[int, str]:
+    """Living processes that descend from a driver with this mark: id to command line."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+    return found
+
+
+class Run:
+    """A run in a folder, driven by other processes."""
+
+    def __init__(self, folder: Path, budget: int) -> None:
+        self.folder = folder
+        self.arguments = json.dumps({**CALL, "budget": budget, "objectives": ["accuracy", "flops"]})
+
+    def start(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", DRIVER, str(self.folder), self.arguments]
+        environment = {**os.environ, MARK: self.folder.name}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def outcomes(self) -> dict[str, int]:
+        try:
+            return Study.open(self.folder).counts()
+        except UserError:
+            return {}
+
+    def await_complete(self, count: int) -> None:
+        until(lambda: self.outcomes().get("complete", 0) >= count, f"trial {count}")
+
+    def await_quiet(self) -> None:
+        until(lambda: not processes(self.folder.name), "the end of all processes")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    objectives = ("accuracy", "flops", "latency")
+    yield run(SearchSpace.load("replknet-micro"), budget=5, folder=folder, objectives=objectives, **CALL)
+
+
+def test_a_search_fills_its_budget_with_different_architectures(whole):
+    trials = whole.trials
+    assert [t.number for t in trials] == list(range(5))
+    assert [t.outcome for t in trials] == ["complete"] * 5, [t.reason for t in trials]
+    assert len({t.id for t in trials}) == 5
+    assert trials[0].origin == "reference point"
+    for trial in trials:
+        assert set(trial.values) == {"accuracy", "flops", "latency", "params"}
+        assert len(trial.curve) == 1
+        assert set(trial.seconds) == {"accuracy", "flops", "latency", "params"}
+
+
+def test_the_run_leaves_what_the_page_and_an_export_need(whole):
+    assert SearchSpace.load(whole.folder / "space.yaml").to_dict() == whole.plan.space
+    assert json.loads((whole.folder / "environment.json").read_text())["packages"]["torch"]
+    for trial in whole.trials:
+        folder = whole.folder / "trials" / str(trial.number)
+        assert json.loads((folder / "curve.json").read_text())[-1]["accuracy"] == trial.values["accuracy"]
+        with safe_open(folder / "weights.safetensors", "pt") as weights:
+            assert Architecture.from_json(weights.metadata()["architecture"]) == trial.architecture
+            assert len(weights.keys()) > 10
+
+
+def test_the_front_was_measured_again_and_nothing_else(whole):
+    front = {t.number for t in whole.front()}
+    assert front
+    for trial in Study.open(whole.folder).trials:
+        assert ("latency" in trial.remeasured) == (trial.number in front)
+
+
+def test_the_same_call_again_changes_nothing_and_needs_no_ray(whole, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    again = run(
+        SearchSpace.load("replknet-micro"),
+        budget=5,
+        folder=whole.folder,
+        objectives=("accuracy", "flops", "latency"),
+        **CALL,
+    )
+    assert [t.id for t in again.trials] == [t.id for t in whole.trials]
+
+
+def test_another_call_in_the_folder_is_refused(whole):
+    with pytest.raises(UserError, match="seed 0, this call has 3: name another folder with --run"):
+        run(
+            SearchSpace.load("replknet-micro"),
+            budget=5,
+            folder=whole.folder,
+            objectives=("accuracy", "flops", "latency"),
+            seed=3,
+            **CALL,
+        )
+
+
+def test_trainings_that_diverge_are_told_apart_and_named(tmp_path):
+    call = {**CALL, "overrides": {"epochs": 1, "rate": 1e30}}
+    with pytest.raises(RunError, match=r"no trial completed \(3 diverged\); trial 2 diverged: loss is"):
+        run(SearchSpace.load("replknet-micro"), budget=3, folder=tmp_path, objectives=["accuracy", "flops"], **call)
+    study = Study.open(tmp_path)
+    assert [t.state.name for t in study._optuna.get_trials()] == ["FAIL"] * 3
+    assert all(t.values["flops"] > 0 and "accuracy" not in t.values for t in study.trials)
+
+
+def test_a_run_survives_every_kind_of_death(tmp_path):
+    """SIGKILL to the driver while it starts and while trials run, SIGKILL to a worker, Ctrl-C; then it ends as if
+    nothing had been."""
+    budget = 8
+    killed = Run(tmp_path / "killed", budget)
+    driver = killed.start()
+    killed.await_complete(1)
+    driver.kill()
+    driver.wait()
+    killed.await_quiet()
+    before = {t.number: t.id for t in Study.open(killed.folder).trials}
+
+    driver = killed.start()
+    killed.await_complete(3)
+    worker = until(lambda: [p for p, c in processes("killed").items() if c.startswith("ray::Candidate")], "a worker")
+    os.kill(worker[0], signal.SIGKILL)
+    killed.await_complete(5)
+    driver.send_signal(signal.SIGINT)
+    printed, _ = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 130, printed
+    assert "interrupted; the same command continues" in printed
+    killed.await_quiet()
+
+    driver = killed.start()
+    printed, _ = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 0, printed
+    killed.await_quiet()
+    trials = Study.open(killed.folder).trials
+    assert [t.number for t in trials] == list(range(budget))
+    assert [t.outcome for t in trials] == ["complete"] * budget
+    assert len({t.id for t in trials}) == budget
+    assert before.items() <= {t.number: t.id for t in trials}.items()
+    scratch = json.loads((killed.folder / ".lock").read_text())["scratch"]
+    assert not Path(scratch).exists()
