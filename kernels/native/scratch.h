@@ -22,7 +22,7 @@ bool forked();
 // piece; results must not depend on who does which piece. The caller's rounding and denormal mode holds in every thread.
 // Memory that runs out in a thread is thrown in the caller's.
 template <class Work>
-void share(int64_t pieces, int64_t threads, const Work& work) {
+void share(int64_t pieces, [[maybe_unused]] int64_t threads, const Work& work) {
 #if defined(_OPENMP)
     if (threads > 1 && pieces > 1 && !forked()) {
 #if defined(__SSE2__)
