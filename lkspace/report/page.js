@@ -194,7 +194,7 @@
     const tile = (value, label) => make("div", { className: "tile" }, make("b", { textContent: value }), make("span", { textContent: label }));
     const tiles = [tile(`${finished}${data.budget ? ` of ${data.budget}` : ""}`, "trials finished"), tile(lk.overall.length, "on the front"), tile(data.hypervolume.toPrecision(3), "hypervolume")];
     for (const o of data.objectives) {
-      const best = trials.filter(counted).reduce((b, t) => (b === null || o.sign * t.values[o.score] < o.sign * b.values[o.score] ? t : b), null);
+      const best = trials.filter((t) => t.front).reduce((b, t) => (b === null || o.sign * t.values[o.score] < o.sign * b.values[o.score] ? t : b), null);
       if (best) tiles.push(tile(best.shown[o.score], `best ${o.name}, trial ${best.number}`));
     }
     $("tiles").replaceChildren(...tiles);
