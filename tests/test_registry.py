@@ -20,7 +20,7 @@ def test_what_the_program_offers_is_found_without_being_listed(
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="unknown sampler 'nsga3'; known: .*nsga2"):
+    with pytest.raises(UserError, match=r"unknown sampler 'nsga3'; known: .*nsga2"):
         registry.samplers.get("nsga3")
 
 
