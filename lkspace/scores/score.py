@@ -25,9 +25,9 @@ class Setting:
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
-    epochs: int = 5
-    batch: int = 64
-    rate: float = 6e-3
+    epochs: int = 4
+    batch: int = 32
+    rate: float = 1e-2
     latency_batch: int = 1
     latency_dtype: str = "float32"
     latency_threads: int = 1
