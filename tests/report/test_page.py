@@ -62,7 +62,9 @@ class View:
         """Click where the figure has drawn the trial."""
         at = self.page.evaluate(
             """number => {
-              const figure = document.getElementById("scatter"), box = figure.getBoundingClientRect();
+              const figure = document.getElementById("scatter");
+              figure.scrollIntoView();
+              const box = figure.getBoundingClientRect();
               const { xaxis, yaxis } = figure._fullLayout;
               for (const trace of figure.data) {
                 const i = (trace.customdata ?? []).indexOf(number);
@@ -80,6 +82,7 @@ class View:
 @pytest.fixture
 def view(browser: Any) -> Iterator[View]:
     context = browser.new_context(viewport={"width": 1400, "height": 1000}, offline=True)
+    context.set_default_timeout(120_000)  # milliseconds; a busy machine is no failure
     opened = View(context.new_page())
     yield opened
     context.close()
@@ -304,11 +307,13 @@ def test_five_thousand_trials(view: View, many: Study, tmp_path: Path) -> None:
     assert len(view.numbers()) == 5000
 
 
-EVIL = "</script><img src=x onerror=alert(1)><!-- {{script}} & 'q' \"d\" \\"
+EVIL = "</script><img src=x onerror=alert(1)><a href='http://x'>z</a><!-- {{script}} & 'q' \"d\" \\"
 
 
 def test_names_are_text_and_never_markup(view: View, make_study: Make, tmp_path: Path) -> None:
-    study = make_study(tmp_path / "evil", ["complete", "failed"], name=EVIL)
+    study = make_study(
+        tmp_path / "evil", ["complete", "failed"], name=EVIL, change=lambda _, m: m | {EVIL: Measurement(1.0)}
+    )
     given = study.given(None, {})
     study.reject(given, EVIL)
     number = study.start(given, study.trials[0].architecture)
@@ -321,6 +326,9 @@ def test_names_are_text_and_never_markup(view: View, make_study: Make, tmp_path:
     assert "onerror=alert(1)" in view.text("#candidates")
     view.page.locator(f"#candidates tr[data-number='{number}']").click()
     assert "onerror=alert(1)" in view.text("#card")
+    view.click_point(0)
+    view.page.wait_for_selector("#scatter .hoverlayer .hovertext")
+    assert "<img src=x onerror=alert(1)><a href='http://x'>z</a>" in str(view.page.text_content("#scatter .hoverlayer"))
     head = path.read_text(encoding="utf-8").split('id="data">')
     assert len(head) == 2
     assert json.loads(head[1].split("</script>")[0]) == json.loads(json.dumps(page_data(study)))
