@@ -12,7 +12,8 @@ from lkspace.space.architecture import Architecture
 from lkspace.space.constraints import Relation
 from lkspace.space.search_space import ENUMERATION_LIMIT, SearchSpace
 
-DRAWS = 2000  # uniform draws before a space is taken to hold nothing new; a draw costs about 0.2 ms
+DRAWS = 2000  # uniform draws before a large space is taken to hold nothing new; a draw costs about 0.2 ms
+FEW_DRAWS = 50  # before a small space is searched whole
 DUPLICATE = "duplicate"
 
 # Values of cheap scores of an architecture, by name. A sampler that computes objectives instead of modelling them
@@ -73,11 +74,12 @@ class Candidates:
 
         A space of up to 100,000 points is searched whole before None, a larger one by 2,000 draws.
         """
-        for _ in range(DRAWS):
+        small = self.space.size <= ENUMERATION_LIMIT
+        for _ in range(FEW_DRAWS if small else DRAWS):
             architecture = self.space.sample(rng)
             if self.objection(architecture) is None:
                 return architecture
-        if self.space.size > ENUMERATION_LIMIT:
+        if not small:
             return None
         left = [a for a in self.space.enumerate() if self.objection(a) is None]
         return left[int(rng.integers(len(left)))] if left else None

@@ -3,8 +3,9 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
+
+from lkspace.scores.latency import device_name
 
 _PACKAGES = ("lkspace", "torch", "optuna", "ray", "numpy", "triton")
 
@@ -14,7 +15,7 @@ def environment(device: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": processor(),
+        "processor": device_name("cpu"),
         "cores": os.cpu_count(),
         "device": device,
         "packages": {name: v for name in _PACKAGES if (v := _version(name))},
@@ -26,16 +27,6 @@ def environment(device: str) -> dict[str, Any]:
             found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
             found["cuda"] = torch.version.cuda
     return found
-
-
-def processor() -> str:
-    """The processor's name as the system knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def _version(name: str) -> str | None:

@@ -25,7 +25,7 @@ from lkspace.search.reference import reference_point
 from lkspace.search.request import Request, request
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
-from lkspace.storage import FILE, POINTER, check_url, split_url
+from lkspace.storage import FILE, POINTER, check_url, masked, split_url
 from lkspace.study import Study
 
 
@@ -167,7 +167,7 @@ class _Search:
             setting,
             lambda name, architecture: self._measure(name, architecture).value,
         )
-        found = {**environment(setting.device), "seed": request.seed, "command": request.command}
+        found = {**environment(setting.device), "seed": request.seed, "command": masked(request.command)}
         plan = request.plan(self._name, corner, {**found, "data_key": data_key})
         write_text(self.folder / "space.yaml", request.space.to_yaml())
         write_json(self.folder / "environment.json", found)

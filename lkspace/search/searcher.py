@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.exceptions import StorageInternalError
 from ray.tune.search import Searcher
+from sqlalchemy.exc import SQLAlchemyError
 
 from lkspace.errors import RunError
 from lkspace.search.evaluate import Report
@@ -137,6 +139,12 @@ class StudySearcher(Searcher):
         """Keep what is raised for the caller of Tune, which would wrap it in text."""
         try:
             yield
+        except (StorageInternalError, SQLAlchemyError, OSError) as error:
+            why = " ".join(str(error.__cause__ or error).split("\n")[0].split())
+            self.error = RunError(
+                f"{self._folder}: the study cannot be written ({why}); free space, then repeat the call"
+            )
+            raise self.error from error
         except Exception as error:
             self.error = error
             raise

@@ -52,6 +52,9 @@ def run_trials(searcher: StudySearcher, job: Job, slots: int, cpus: int, gpus: f
                 log_to_file=False,
                 verbose=0,
             )
+    except ray.exceptions.RayError as error:
+        if searcher.error is None:
+            raise RunError(f"Ray failed: {' '.join(str(error).split())[:300]}") from error
     except (_Abandoned, Exception):
         if searcher.error is None:
             raise

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,10 +84,10 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Study:
     folder = tmp_path_factory.mktemp("runs") / "whole"
     objectives = ("accuracy", "flops", "latency")
-    yield run(SearchSpace.load("replknet-micro"), budget=5, folder=folder, objectives=objectives, **CALL)
+    return run(SearchSpace.load("replknet-micro"), budget=5, folder=folder, objectives=objectives, **CALL)
 
 
 def test_a_search_fills_its_budget_with_different_architectures(whole):

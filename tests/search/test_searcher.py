@@ -1,6 +1,7 @@
 """The searcher without Ray's processes: what Tune would call is called here, on a real SQLite study."""
 
 import pytest
+from optuna.exceptions import StorageInternalError
 
 from lkspace import registry
 from lkspace.errors import RunError
@@ -11,6 +12,7 @@ from lkspace.search.progress import Display
 from lkspace.search.propose import Proposer
 from lkspace.search.searcher import StudySearcher
 from lkspace.space.architecture import Architecture
+from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
 
 SETTING = Setting(data="digits", size=32, classes=10)
@@ -128,12 +130,28 @@ def test_a_run_where_everything_fails_from_the_start_is_given_up(new_study, micr
 
 
 def test_a_space_without_anything_new_ends_the_search(new_study, micro):
+    fields = {**micro.to_dict(), "channels": {"whole": [[4, 8]]}, "blocks": {"per_stage": [[1], [1]]}}
+    space = SearchSpace.from_dict({**fields, "reference_points": []})
     study = new_study()
-    searching = searcher(study, micro, budget=10_000, concurrency=1)
-    count = len(list(micro.enumerate()))
+    searching = searcher(study, space, budget=10_000, concurrency=1)
+    count = len(list(space.enumerate()))
     for i in range(count):
         config = searching.suggest(f"t{i}")
-        searching.on_trial_complete(f"t{i}", complete(micro, config))
+        searching.on_trial_complete(f"t{i}", complete(space, config))
     assert searching.suggest("last") == searching.FINISHED
     assert searching.exhausted
     assert len({t.id for t in study.trials}) == count == len(study.trials)
+
+
+def test_a_storage_that_cannot_be_written_ends_the_run_in_one_line(new_study, micro, monkeypatch):
+    study = new_study()
+    searching = searcher(study, micro)
+    config = searching.suggest("t0")
+
+    def full(*_, **__):
+        raise StorageInternalError("commit") from OSError("database or disk is full")
+
+    monkeypatch.setattr(study, "finish", full)
+    with pytest.raises(RunError, match=r"run: the study cannot be written \(database or disk is full\); free space"):
+        searching.on_trial_complete("t0", complete(micro, config))
+    assert searching.suggest("t1") == searching.FINISHED
