@@ -1,5 +1,9 @@
 """The part of a search that Ray Tune runs, and single measurements outside of it."""
 
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +26,38 @@ class _Abandoned(BaseException):
 
 
 class _Stop(Callback):
+    """Ends Tune between two of its steps, when the searcher has met an error or Ctrl-C was pressed.
+
+    An interrupt wherever the program happens to be could leave a transaction of the storage open.
+    """
+
     def __init__(self, searcher: StudySearcher) -> None:
         self._searcher = searcher
+        self._interrupted = False
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
         if self._searcher.error is not None:
             raise _Abandoned
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Ctrl-C is noted for the end of Tune's step, a tenth of a second at most; a second one acts at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGINT)
+
+        def note(number: int, frame: object) -> None:
+            self._interrupted = True
+            signal.signal(signal.SIGINT, before)
+
+        signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 def run_trials(searcher: StudySearcher, job: Job, slots: int, cpus: int, gpus: float, scratch: Path) -> None:
@@ -35,16 +65,17 @@ def run_trials(searcher: StudySearcher, job: Job, slots: int, cpus: int, gpus: f
     candidate = tune.with_resources(
         tune.with_parameters(Candidate, job=job), PlacementGroupFactory([_resources(cpus, gpus)])
     )
+    stop = _Stop(searcher)
     try:
         # By default one worker starts after the other, and a trial that waits for its own is given the first one as
         # soon as that has ended its trial; the new worker is then thrown away, over and over if trials are short.
-        with variables({"TUNE_MAX_PENDING_TRIALS_PG": str(slots)}):
+        with variables({"TUNE_MAX_PENDING_TRIALS_PG": str(slots)}), stop.listening():
             tune.run(
                 candidate,
                 name="search",
                 search_alg=searcher,
                 num_samples=-1,
-                callbacks=[_Stop(searcher)],
+                callbacks=[stop],
                 storage_path=str(scratch / "tune"),
                 reuse_actors=True,
                 max_failures=0,
