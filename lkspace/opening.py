@@ -21,8 +21,9 @@ def find_study(place: str | Path) -> tuple[optuna.storages.RDBStorage, str]:
     """
     found, name = storage.find(place)
     database = storage.connect(found)
-    formats = {s.study_name: s.user_attrs.get(attributes.FORMAT) for s in database.get_all_studies()}
-    ours = sorted(n for n, f in formats.items() if f is not None)
+    studies = {s.study_name: s.user_attrs for s in database.get_all_studies()}
+    formats = {n: int(a[attributes.FORMAT]) for n, a in studies.items() if attributes.FORMAT in a}
+    ours = sorted(formats)
     known, where = ", ".join(ours) or "none", storage.shown(place)
     if name is None:
         if not ours:

@@ -149,7 +149,7 @@ def _run(plan: Plan, trials: list[Trial]) -> list[tuple[str, str]]:
         "begun": started.strftime("%Y-%m-%d %H:%M") if started else "",
         "time in trials": duration(sum(sum(t.seconds.values()) for t in trials)),
     }
-    return [(name, text) for name, text in rows.items() if text and not text.startswith("None")]
+    return [(name, text) for name, text in rows.items() if text and "None" not in text]
 
 
 def _embedded(data: dict[str, Any]) -> str:
