@@ -8,6 +8,7 @@ import errno
 import html
 import json
 import os
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -136,10 +137,7 @@ def _run(plan: Plan, trials: list[Trial]) -> list[tuple[str, str]]:
     rows = {
         "command": plan.command,
         "search space": f"{plan.space.get('name', '')} ({plan.space.get('family', '')})",
-        "data": f"{setting.get('data')}, {setting.get('size')} px, {setting.get('classes')} classes",
-        "proxy training": f"{setting.get('epochs')} epochs, batch {setting.get('batch')}, rate {setting.get('rate')}",
-        "latency": f"batch {setting.get('latency_batch')}, {setting.get('latency_dtype')},"
-        f" threads {setting.get('latency_threads')}",
+        **(_setting(setting) if setting else {}),
         "objectives": ", ".join(f"{o.name} ({BETTER[o.direction]})" for o in plan.objectives),
         "constraints": ", ".join(map(str, plan.constraints)) or "none",
         "sampler, seed": f"{plan.sampler}, {plan.seed}",
@@ -149,7 +147,16 @@ def _run(plan: Plan, trials: list[Trial]) -> list[tuple[str, str]]:
         "begun": started.strftime("%Y-%m-%d %H:%M") if started else "",
         "time in trials": duration(sum(sum(t.seconds.values()) for t in trials)),
     }
-    return [(name, text) for name, text in rows.items() if text and "None" not in text]
+    return [(name, text) for name, text in rows.items() if text]
+
+
+def _setting(setting: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "data": f"{setting.get('data')}, {setting.get('size')} px, {setting.get('classes')} classes",
+        "proxy training": f"{setting.get('epochs')} epochs, batch {setting.get('batch')}, rate {setting.get('rate')}",
+        "latency": f"batch {setting.get('latency_batch')}, {setting.get('latency_dtype')},"
+        f" threads {setting.get('latency_threads')}",
+    }
 
 
 def _embedded(data: dict[str, Any]) -> str:
