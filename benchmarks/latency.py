@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from interleaved import circumstances, write
 
-from lkspace.scores.latency import Latency, prepared
+from lkspace.scores.latency import Latency, prepared, timed
 from lkspace.scores.score import Setting
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
@@ -44,18 +44,15 @@ def main() -> None:
     setting = Setting("", space.image_size, 10, latency_threads=options.threads)
     subject = (space.reference_points[0], setting)
 
-    score = Latency()
-    before = [locked(score, *subject) for _ in range(options.repeats)]
+    before = [locked(*subject) for _ in range(options.repeats)]
     with search_training_two():
         with_lock, without = [], []
-        score = Latency()  # a worker of a search has not seen the idle machine either
         for _ in range(options.repeats):
-            with_lock.append(locked(score, *subject))
+            with_lock.append(locked(*subject))
             time.sleep(PAUSE)
             without.append(unlocked(*subject))
             time.sleep(PAUSE)
-    score = Latency()
-    after = [locked(score, *subject) for _ in range(options.repeats)]
+    after = [locked(*subject) for _ in range(options.repeats)]
 
     idle = summary("idle", before + after)
     rows = [idle, summary("locked", with_lock), summary("unlocked", without)]
@@ -72,14 +69,13 @@ def main() -> None:
     write(options.out, {**circumstances(), "network": str(subject[0]), "rows": rows, "met": met, "runs": runs})
 
 
-def locked(score: Latency, architecture: Architecture, setting: Setting) -> dict[str, Any]:
-    (measurement,) = score.measure(architecture, setting)
+def locked(architecture: Architecture, setting: Setting) -> dict[str, Any]:
+    (measurement,) = Latency().measure(architecture, setting)
     return {**measurement.details, "load": os.getloadavg()[0]}
 
 
 def unlocked(architecture: Architecture, setting: Setting) -> dict[str, Any]:
-    # A score of its own: what it learns of the machine's pace is not the locked one's to know.
-    return {**Latency().timed(*prepared(architecture, setting), setting), "load": os.getloadavg()[0]}
+    return {**timed(*prepared(architecture, setting), setting), "load": os.getloadavg()[0]}
 
 
 def summary(what: str, runs: list[dict[str, Any]], key: str = "median") -> dict[str, Any]:

@@ -184,7 +184,7 @@ def timed_work() -> timing.Timing:
         while time.perf_counter() < end or len(seconds) < timing.LEAST:
             seconds.append(once())
             sentinels.append(sentinel())
-    return timing.judged(np.array(seconds), np.array(sentinels), math.inf)
+    return timing.judged(np.array(seconds), np.array(sentinels))
 
 
 def _steadiness(how: str, times: timing.Timing) -> Line:

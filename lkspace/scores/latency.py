@@ -7,7 +7,6 @@ import platform
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,6 @@ LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_
 PATIENCE = 600.0  # seconds to wait for trainings to stand still; a step of minutes is a process that hangs
 _WARM_UP = {"cpu": 0.08, "cuda": 0.3}  # seconds in each memory format; a GPU raises its clock only under load
 _TURNS = 4
-_REMEMBERED = 20  # measurements whose pace is remembered: a laptop that throttles is not judged by its morning
 
 
 class Latency:
@@ -41,9 +39,6 @@ class Latency:
     unit = "ms"
     direction: Direction = "minimize"
     cheap = False
-
-    def __init__(self) -> None:
-        self._paces: dict[tuple[str, int], deque[float]] = {}
 
     def measure(self, architecture: Architecture, setting: Setting) -> Iterator[Measurement]:
         """One measurement; torch's threads, generators and denormal mode are afterwards as before.
@@ -55,36 +50,11 @@ class Latency:
             network, images = prepared(architecture, setting)
         with device.exclusive(timeout=PATIENCE) as waited:
             start = time.perf_counter()
-            details = self.timed(network, images, setting)
+            details = timed(network, images, setting)
             details["exclusive"] = True
             details["waited_seconds"] = waited
             details["held_seconds"] = time.perf_counter() - start
         yield Measurement(details["median"], details)
-
-    def timed(self, network: nn.Module, images: Tensor, setting: Setting) -> dict[str, Any]:
-        """What is known of the time of one pass, whether or not the device is quiet; times in ms."""
-        paces = self._paces.setdefault((setting.device, setting.latency_threads), deque(maxlen=_REMEMBERED))
-        with only_threads(setting.latency_threads), torch.inference_mode(), _on(images.device):
-            layout, once = _fastest_layout(network, images)
-            sentinel = timing.sentinel_on_cpu() if images.device.type == "cpu" else None
-            if sentinel:
-                timing.warmed_up(sentinel, 0.005)
-            result = timing.repeated(once, sentinel, min(paces, default=math.inf))
-        if sentinel:
-            paces.append(result.pace)
-        return {
-            **_statistics(result),
-            "batch": setting.latency_batch,
-            "size": setting.size,
-            "dtype": setting.latency_dtype,
-            "threads": setting.latency_threads,
-            "layout": layout,
-            "form": "deploy, batch norms folded",
-            "device": device_name(setting.device),
-            "operator": _operator(network, images, layout),
-            "torch": torch.__version__,
-            "lkspace": lkspace.__version__,
-        }
 
 
 scores.register("latency")(Latency())
@@ -102,6 +72,27 @@ def prepared(architecture: Architecture, setting: Setting) -> tuple[nn.Module, T
     generator = torch.Generator().manual_seed(setting.seed)
     images = torch.randn(setting.latency_batch, 3, setting.size, setting.size, generator=generator)
     return network.to(device, dtype), images.to(device, dtype)
+
+
+def timed(network: nn.Module, images: Tensor, setting: Setting) -> dict[str, Any]:
+    """What is known of the time of one pass, whether or not the device is quiet; times in ms."""
+    with only_threads(setting.latency_threads), torch.inference_mode(), _on(images.device):
+        layout, once = _fastest_layout(network, images)
+        sentinel = timing.sentinel_on_cpu() if images.device.type == "cpu" else None
+        result = timing.repeated(once, sentinel)
+    return {
+        **_statistics(result),
+        "batch": setting.latency_batch,
+        "size": setting.size,
+        "dtype": setting.latency_dtype,
+        "threads": setting.latency_threads,
+        "layout": layout,
+        "form": "deploy, batch norms folded",
+        "device": device_name(setting.device),
+        "operator": _operator(network, images, layout),
+        "torch": torch.__version__,
+        "lkspace": lkspace.__version__,
+    }
 
 
 def device_name(device: str) -> str:

@@ -2,7 +2,7 @@
 
 Other programs and other guests of the same host slow a core by tens of percent for seconds at a time, which no
 lock of ours can prevent. So a short fixed piece of work, the sentinel, runs before and after every pass, and a
-pass counts only if both sentinels ran at the best speed known of them: what is left out is decided by the machine's
+pass counts only if both sentinels ran at nearly their best speed: what is left out is decided by the machine's
 state, never by the pass's own time. Passes are repeated until the interval of their median is narrow.
 The interval is that of order statistics (Hahn and Meeker, Statistical Intervals, 1991, section 5.2), which
 assumes nothing on how times are distributed, only that passes are independent.
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 # Tuned on two cores of a shared virtual machine with other work beside (benchmarks/latency.py shows the outcome).
-TOLERANCE = 1.05  # sentinels slower than the best by more than this mark a disturbed pass
+TOLERANCE = 1.05  # sentinels slower than their best by more than this mark a disturbed pass
 PRECISION = 0.01  # half the interval's width over the median at which it is narrow
-SHORTEST = 0.25  # seconds: a slow spell is often longer than what a narrow interval would need
-LIMIT = 1.0  # seconds after which the interval is taken as it is
-LAST_LIMIT = 3.0  # seconds after which too few undisturbed passes are taken as well
+SHORTEST = 0.6  # seconds: a slow spell is often longer than what a narrow interval would need
+LIMIT = 1.5  # seconds after which the interval is taken as it is
+LAST_LIMIT = 4.0  # seconds after which too few undisturbed passes are taken as well
 ENOUGH = 20  # undisturbed passes without which the first limit does not hold
 LEAST = 6  # passes below which no 95 % interval of the median exists
 _SENTINEL = 128  # side of the matrices; 0.1 ms on a core of 2023, and small enough for its own cache
@@ -33,13 +33,11 @@ _SENTINEL = 128  # side of the matrices; 0.1 ms on a core of 2023, and small eno
 class Timing:
     """All passes in the order they ran, and which of them count.
 
-    seconds, counted: (n,). pace: seconds that the sentinel took here at best; NaN if there is none.
-    undisturbed: whether enough passes were; if not, the least disturbed ones count.
+    seconds, counted: (n,). undisturbed: whether enough passes were; if not, the least disturbed ones count.
     """
 
     seconds: NDArray[np.float64]
     counted: NDArray[np.bool_]
-    pace: float
     undisturbed: bool
 
     @property
@@ -79,11 +77,8 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(ordered[rank - 1]), float(ordered[n - rank])
 
 
-def repeated(once: Callable[[], float], sentinel: Callable[[], float] | None, known_pace: float = math.inf) -> Timing:
-    """Passes until their median is known; `once` and `sentinel` run one pass or sentinel and give its seconds.
-
-    known_pace: the sentinel's best from before, for the case that this measurement lies in a slow spell as a whole.
-    """
+def repeated(once: Callable[[], float], sentinel: Callable[[], float] | None) -> Timing:
+    """Passes until their median is known; `once` and `sentinel` run one pass or sentinel and give its seconds."""
     seconds: list[float] = []
     sentinels = [sentinel()] if sentinel else []
     spent = next_look = 0.0
@@ -96,30 +91,35 @@ def repeated(once: Callable[[], float], sentinel: Callable[[], float] | None, kn
         if len(seconds) < LEAST or spent < next_look:
             continue
         next_look = 1.1 * spent
-        timing = judged(np.array(seconds), np.array(sentinels), known_pace)
+        timing = judged(np.array(seconds), np.array(sentinels))
         if spent >= SHORTEST and timing.narrow:
             return timing
         if spent >= (LIMIT if timing.undisturbed else LAST_LIMIT):
             return timing
 
 
-def judged(seconds: NDArray[np.float64], sentinels: NDArray[np.float64], known_pace: float) -> Timing:
+def judged(seconds: NDArray[np.float64], sentinels: NDArray[np.float64]) -> Timing:
     """Which passes count; seconds: (n,), sentinels: (n + 1,) around them, or (0,) where every pass counts."""
     n = len(seconds)
     if len(sentinels) == 0:
-        return Timing(seconds, np.ones(n, dtype=np.bool_), math.nan, True)
+        return Timing(seconds, np.ones(n, dtype=np.bool_), True)
     pace = float(np.percentile(sentinels, 5))  # not the minimum: that of many is luck
     around = np.maximum(sentinels[:-1], sentinels[1:])
-    counted = around <= TOLERANCE * min(known_pace, pace)
+    counted = around <= TOLERANCE * pace
     undisturbed = int(counted.sum()) >= max(LEAST, min(ENOUGH, n // 2))
     if not undisturbed:
         counted = np.zeros(n, dtype=np.bool_)
         counted[np.argsort(around, kind="stable")[: max(LEAST, min(ENOUGH, n // 2))]] = True
-    return Timing(seconds, counted, pace, undisturbed)
+    return Timing(seconds, counted, undisturbed)
 
 
 def sentinel_on_cpu() -> Callable[[], float]:
-    """A fixed piece of work on as many threads as torch uses now."""
+    """A fixed piece of work on as many threads as torch uses now.
+
+    The network leaves it part of the cache, so it feels who else uses cache and memory; warmed up first, it would not,
+    and would tell little (tried). Its best time depends on the network (90 us after a small one, 122 us after
+    RepLKNet-31B) and is good for one measurement only.
+    """
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(_SENTINEL, _SENTINEL, generator=generator)
     out = torch.empty_like(matrix)

@@ -136,12 +136,12 @@ def test_device_is_held_alone_while_timing_and_free_afterwards(monkeypatch):
     seen = {}
     real_repeated, real_prepared = timing.repeated, prepared
 
-    def repeated(once, sentinel, known_pace):
+    def repeated(once, sentinel):
         seen["timing"] = busy_for_others()
         with Device("cpu").exclusive():  # nests only in a thread that holds the device alone
             seen["threads"] = torch.get_num_threads()
             seen["collecting"] = gc.isenabled()
-        return real_repeated(once, sentinel, known_pace)
+        return real_repeated(once, sentinel)
 
     def building(*arguments):
         seen["building"] = busy_for_others()
@@ -187,21 +187,6 @@ def test_device_that_does_not_become_quiet_is_told(monkeypatch):
     finally:
         done.set()
         thread.join()
-
-
-def test_pace_of_earlier_measurements_is_known_to_later_ones(monkeypatch):
-    known = []
-    real = timing.repeated
-
-    def repeated(once, sentinel, known_pace):
-        known.append(known_pace)
-        return real(once, sentinel, known_pace)
-
-    monkeypatch.setattr(timing, "repeated", repeated)
-    score = Latency()
-    for threads in (1, 1, 2):
-        list(score.measure(ARCHITECTURE, dataclasses.replace(SETTING, latency_threads=threads)))
-    assert known[0] == known[2] == float("inf") > known[1] > 0
 
 
 def test_unknown_dtype_is_refused():
