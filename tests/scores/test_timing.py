@@ -1,9 +1,11 @@
+import contextlib
 import itertools
 import math
 from statistics import median
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
@@ -151,3 +153,34 @@ def test_warm_up_gives_the_fastest_pass_but_the_first():
     times = iter([0.001, 0.03, 0.02, 0.04, 1.0])
     assert timing.warmed_up(lambda: next(times), 0.08) == 0.02
     assert timing.warmed_up(iter([5.0, 7.0]).__next__, 0.0) == 7.0
+
+
+def test_pass_on_a_gpu_replays_one_captured_graph_between_two_events(monkeypatch):
+    # The order of calls only; tests/scores/test_latency.py measures where there is a GPU.
+    calls = []
+
+    class Fake:
+        def __init__(self, name):
+            self.name = name
+
+        def __getattr__(self, method):
+            return lambda *_: calls.append(f"{self.name}.{method}")
+
+        def elapsed_time(self, end):
+            calls.append(f"{self.name} to {end.name}")
+            return 2.0
+
+    names = iter(["start", "end"])
+    scope = contextlib.contextmanager(lambda name: (yield calls.append(name)))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Fake("side"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Fake("current"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: scope("on side"))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Fake("graph"))
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: scope("capture"))
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: Fake(next(names)))
+    once = timing.pass_on_gpu(lambda images: calls.append("network"), torch.zeros(1))
+    warm_up = ["side.wait_stream", "on side", *["network"] * 3, "current.wait_stream"]
+    assert calls == [*warm_up, "capture", "network"]
+    calls.clear()
+    assert once() == 2e-3
+    assert calls == ["start.record", "graph.replay", "end.record", "end.synchronize", "start to end"]
