@@ -35,7 +35,6 @@ class Display:
         self._ended_here = 0
         self._begin = time.monotonic()
         self._last_line = self._begin
-        self._live: Live | None = None
         self._summary()
 
     @contextmanager
@@ -44,9 +43,7 @@ class Display:
         if self._console is None or not self._console.is_terminal:
             yield
             return
-        with Live(
-            get_renderable=self._panel, console=self._console, refresh_per_second=2, redirect_stdout=False
-        ) as self._live:
+        with Live(get_renderable=self._panel, console=self._console, refresh_per_second=2, redirect_stdout=False):
             yield
 
     def started(self, number: int, architecture: Architecture) -> None:

@@ -19,7 +19,7 @@ from lkspace.search.samplers import MakeSampler, suggestion_seed
 from lkspace.space.architecture import Architecture
 from lkspace.study import Asked, Study
 
-TRIES = 10
+TRIES = 5  # a Gaussian process takes a quarter of a second each time
 
 
 class Proposer:

@@ -116,6 +116,9 @@ class _Search:
             if self._nothing_to_do(self.study):
                 return self.study
         setting = self.request.setting
+        done = f"; {len(self.study.trials)} are there" if self.study is not None else ""
+        scores = ", ".join(o.name for o in self.request.objectives)
+        self._say(f"{self.request.budget} trials of {self.request.space.name} for {scores} in {self.folder}{done}")
         with ray_cluster(scratch, self.address, cpus=self._local_cpus(), gpus=self.gpus):
             slots = trial_slots(setting.threads, self.gpus)
             slots = min(slots, self.concurrency or slots)

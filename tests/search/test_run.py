@@ -169,7 +169,8 @@ def test_a_run_survives_every_kind_of_death(tmp_path):
 
     driver = killed.start()
     killed.await_complete(3)
-    worker = until(lambda: [p for p, c in processes("killed").items() if c.startswith("ray::Candidate")], "a worker")
+    # Ray titles a process after the method it runs.
+    worker = until(lambda: [p for p, c in processes("killed").items() if ".train" in c], "a trial in a worker")
     os.kill(worker[0], signal.SIGKILL)
     killed.await_complete(5)
     driver.send_signal(signal.SIGINT)
