@@ -1,0 +1,53 @@
+"""The default run as a newcomer types it: how long it takes, and what front it ends with.
+
+    python benchmarks/default_run.py [--budget 20]
+
+Runs `lkspace search --budget N` in an empty folder with an empty cache of data and prints the wall time, the members
+of the front, the best accuracy and how many times chance that is.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from interleaved import circumstances, write
+
+from lkspace.study import Study
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--budget", type=int, default=20)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    head = circumstances()
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "LKSPACE_CACHE": f"{folder}/cache"}
+        command = [sys.executable, "-m", "lkspace", "search", "--budget", str(options.budget)]
+        start = time.perf_counter()
+        subprocess.run(command, cwd=folder, env=environment, check=True)
+        seconds = time.perf_counter() - start
+        study = Study.open(next(Path(folder, "runs").iterdir()))
+        front, plan = study.front(), study.plan
+        best = max(trial.values["accuracy"] for trial in front)
+        results = {
+            "budget": options.budget,
+            "seconds": seconds,
+            "outcomes": study.counts(),
+            "front members": len(front),
+            "best accuracy": best,
+            "times chance": best * plan.setting["classes"],
+            "hypervolume": study.hypervolume(),
+            "seconds of a trial, mean": sum(sum(t.seconds.values()) for t in study.trials) / len(study.trials),
+        }
+    print(f"{options.budget} trials in {seconds / 60:.1f} minutes, {len(front)} on the front,", end=" ")
+    print(f"best accuracy {best:.1%}, {results['times chance']:.1f} times chance")
+    write(options.out, {**head, **results})
+
+
+if __name__ == "__main__":
+    main()
