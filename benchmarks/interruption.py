@@ -112,11 +112,15 @@ def marked(folder: Path) -> dict[str, str]:
 
 
 def processes(folder: Path) -> list[int]:
-    """Living processes that a driver of this run started."""
+    """Living processes that a driver of this run started.
+
+    Without two idle agents that wait up to a minute to report the death of a killed Ray.
+    """
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and f"{MARK}={folder}".encode() in (entry / "environ").read_bytes():
+            ours = entry.name.isdigit() and f"{MARK}={folder}".encode() in (entry / "environ").read_bytes()
+            if ours and b"Agent" not in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
         except OSError:
             continue

@@ -1,7 +1,7 @@
 """Ray for the length of one search: started quietly on this machine, or joined at an address, and always left.
 
-A started Ray dies with its driver, a killed one's too (its processes watch their parent), and writes only to one
-scratch folder.
+A started Ray dies with its driver, a killed one's too (its processes watch their parent; workers are gone in two
+seconds, two idle agents try for a minute to report the death to nobody), and writes only to one scratch folder.
 """
 
 import contextlib
@@ -27,8 +27,6 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths that the user gave stay good in the workers
     "RAY_DEDUP_LOGS": "0",
-    # A worker that was just starting when its driver was killed looks for the driver's Ray this long; default 60.
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must end the run within a second, without a snapshot
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study is the record

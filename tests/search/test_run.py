@@ -46,13 +46,18 @@ def until(happened: Callable[[], object], what: str) -> object:
 
 
 def processes(mark: str) -> dict[int, str]:
-    """Living processes that descend from a driver with this mark: id to command line."""
+    """Living processes that descend from a driver with this mark: id to command line.
+
+    Without the two agents of a killed Ray, which wait up to a minute to report its death.
+    """
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
                     found[int(entry.name)] = (entry / "cmdline").read_bytes().decode(errors="replace")
+                    if "Agent" in found[int(entry.name)]:
+                        del found[int(entry.name)]
             except OSError:
                 continue
     return found
