@@ -33,6 +33,7 @@ from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
 
 SPACE = "replknet-tiny"
+NICENESS = 15  # that Ray gives its workers
 PAUSE = 0.3  # seconds between measurements, in which the trainings go on
 
 
@@ -64,9 +65,8 @@ def main() -> None:
     for row in rows:
         row["to_idle"] = row["median"] / idle["median"]
         print(
-            "{what:22} median {median:8.3f} ms  spread {spread:8.1%}  to idle {to_idle:6.3f}  others {others:4.2f} cores".format(
-                **row
-            )
+            f"{row['what']:22} median {row['median']:8.3f} ms  spread {row['spread']:8.1%}"
+            f"  to idle {row['to_idle']:6.3f}  others {row['others']:4.2f} cores"
         )
     waited = [details["waited_seconds"] for details in with_lock]
     print(f"waited for running steps: median {np.median(waited):.3f} s, at most {max(waited):.3f} s")
@@ -125,6 +125,7 @@ def search_training_two() -> Iterator[None]:
                 if process.poll() is not None:
                     sys.exit(f"the search ended early:\n{(Path(folder) / 'log').read_text()}")
                 time.sleep(1)
+            os.nice(NICENESS)  # measurements of a search run in such a worker, and compete as its equals
             yield
         finally:
             process.send_signal(signal.SIGINT)
