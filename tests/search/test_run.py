@@ -13,7 +13,9 @@ import pytest
 from safetensors import safe_open
 
 from lkspace.errors import RunError, UserError
-from lkspace.search import run
+from lkspace.scores.score import Measurement
+from lkspace.search import cluster, run
+from lkspace.search.request import request
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
@@ -195,3 +197,41 @@ def test_a_run_survives_every_kind_of_death(tmp_path):
     assert before.items() <= {t.number: t.id for t in trials}.items()
     scratch = json.loads((killed.folder / ".lock").read_text())["scratch"]
     assert not Path(scratch).exists()
+
+
+@pytest.mark.parametrize("again", ["the same storage", "no storage"])
+def test_a_run_in_another_database_is_found_again(tmp_path, monkeypatch, again):
+    space, call = SearchSpace.load("replknet-micro"), {"budget": 2, "objectives": ["flops"], "folder": tmp_path / "run"}
+    url = f"sqlite:///{tmp_path}/all.db"
+    asked = request(
+        space,
+        budget=2,
+        objectives=["flops"],
+        constraints=[],
+        data="digits",
+        overrides={},
+        sampler="nsga2",
+        seed=0,
+        device="cpu",
+        command="",
+    )
+    study = Study.create(tmp_path / "run", asked.plan("run", {"flops": 1e9}, {"data_key": ""}), url)
+    for architecture in list(space.enumerate())[:2]:
+        number = study.start(study.given(None, {}), architecture)
+        study.finish(number, "complete", measurements={"flops": Measurement(1.0)})
+    monkeypatch.setattr(cluster, "ray_cluster", lambda *_, **__: pytest.fail("Ray was started"))
+    found = run(space, **call, storage=url if again == "the same storage" else None)
+    assert len(found.trials) == 2
+    assert not (tmp_path / "run" / "study.db").exists()
+
+
+def test_a_run_with_a_file_is_not_moved_to_a_database(whole, tmp_path):
+    with pytest.raises(UserError, match=r"keeps its study in study\.db: leave --storage away"):
+        run(
+            SearchSpace.load("replknet-micro"),
+            budget=5,
+            folder=whole.folder,
+            objectives=("accuracy", "flops", "latency"),
+            storage=f"sqlite:///{tmp_path}/all.db",
+            **CALL,
+        )
