@@ -19,13 +19,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lkspace.record import Trial
 from lkspace.search import run
 from lkspace.search.cluster import cores
 from lkspace.search.environment import environment
 from lkspace.search.evaluate import Job, evaluate, order
 from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
+from lkspace.study.record import Trial
 
 DATA = "digits:train=400,val=200"
 

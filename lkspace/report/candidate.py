@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from lkspace.quantity import human
-from lkspace.record import Plan, Trial
 from lkspace.report.numbers import UNKNOWN, duration, made_of, plain, scores, shown, with_interval
 from lkspace.study import Study
+from lkspace.study.record import Plan, Trial
 
 _PROXY = "accuracy is that of a short proxy training; it ranks candidates and is no promise for a long one"
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lkspace.quantity import human, unit_of
-from lkspace.record import Plan, Trial
+from lkspace.study.record import Plan, Trial
 
 UNKNOWN = "-"
 BETTER = {"minimize": "lower is better", "maximize": "higher is better"}

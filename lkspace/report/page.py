@@ -16,9 +16,9 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from lkspace.errors import RunError, UserError
-from lkspace.record import Plan, Trial
 from lkspace.report.numbers import BETTER, duration, interval, made_of, scores, shown, unit
 from lkspace.study import Study
+from lkspace.study.record import Plan, Trial
 
 
 def write_page(study: Study, path: str | Path) -> Path:

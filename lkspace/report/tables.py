@@ -7,9 +7,9 @@ from rich.console import Console, ConsoleOptions, Group, JustifyMethod, Renderab
 from rich.table import Table
 from rich.text import Text
 
-from lkspace.record import Plan, Trial
 from lkspace.report.numbers import UNKNOWN, scores, shown
 from lkspace.study import Study
+from lkspace.study.record import Plan, Trial
 
 
 def front_table(study: Study) -> RenderableType:

@@ -13,11 +13,11 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from lkspace.record import Origin
 from lkspace.search.candidates import Candidates
 from lkspace.search.samplers import MakeSampler, suggestion_seed
 from lkspace.space.architecture import Architecture
 from lkspace.study import Asked, Study
+from lkspace.study.record import Origin
 
 TRIES = 5  # a Gaussian process takes a quarter of a second each time
 

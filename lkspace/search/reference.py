@@ -12,10 +12,10 @@ import numpy as np
 from lkspace import registry
 from lkspace.errors import RunError
 from lkspace.quantity import Bound
-from lkspace.record import Objective
 from lkspace.scores.score import Setting
 from lkspace.search.candidates import Candidates
 from lkspace.space.architecture import Architecture
+from lkspace.study.record import Objective
 
 SAMPLES = 200
 MARGIN = 1.1

@@ -12,10 +12,10 @@ from lkspace import registry
 from lkspace.data import describe
 from lkspace.errors import UserError
 from lkspace.quantity import Bound
-from lkspace.record import Objective, Plan
 from lkspace.scores.score import Setting
 from lkspace.search.evaluate import order
 from lkspace.space.search_space import SearchSpace
+from lkspace.study.record import Objective, Plan
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from lkspace.search.reference import reference_point
 from lkspace.search.request import Request, request
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
-from lkspace.storage import FILE, POINTER, check_url, masked, split_url
 from lkspace.study import Study
+from lkspace.study.storage import FILE, POINTER, check_url, masked, split_url
 
 
 class Interrupted(KeyboardInterrupt):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from lkspace.quantity import Bound
-from lkspace.record import Objective, Plan, Trial
 from lkspace.scores.score import Measurement
 from lkspace.space.architecture import Architecture
 from lkspace.study import Study
+from lkspace.study.record import Objective, Plan, Trial
 
 OBJECTIVES = (
     Objective("accuracy", "%", "maximize"),

@@ -13,11 +13,11 @@ import pytest
 
 from lkspace.errors import RunError
 from lkspace.quantity import Bound
-from lkspace.record import Objective
 from lkspace.report import write_page
 from lkspace.report.page import page_data
 from lkspace.scores.score import Measurement
 from lkspace.study import Study
+from lkspace.study.record import Objective
 
 Make = Callable[..., Study]
 OUTCOMES = ["complete"] * 14 + ["infeasible", "failed", "diverged", "stopped", "complete", "running"]

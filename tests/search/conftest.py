@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from lkspace import registry
-from lkspace.record import Objective, Plan
 from lkspace.scores.score import Measurement, Setting
 from lkspace.search.candidates import Candidates, cheap_scores
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
+from lkspace.study.record import Objective, Plan
 
 SETTING = Setting(data="digits", size=32, classes=10)
 

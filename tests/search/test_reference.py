@@ -3,10 +3,10 @@ import pytest
 
 from lkspace import registry
 from lkspace.quantity import Bound
-from lkspace.record import Objective
 from lkspace.scores.score import Setting
 from lkspace.search.candidates import Candidates, cheap_scores
 from lkspace.search.reference import reference_point
+from lkspace.study.record import Objective
 
 SETTING = Setting(data="digits", size=32, classes=10)
 

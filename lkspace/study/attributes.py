@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from lkspace.record import Origin, Outcome, Plan, Trial, feasible
 from lkspace.scores.score import Measurement
 from lkspace.space.architecture import Architecture
+from lkspace.study.record import Origin, Outcome, Plan, Trial, feasible
 
 # Of the study. FORMAT is written last: a study that has it is whole.
 PLAN, FORMAT, FOLDER, REJECTED = "lkspace:plan", "lkspace:format", "lkspace:folder", "lkspace:rejected"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import optuna
 
-from lkspace import attributes, storage
 from lkspace.errors import UserError
-from lkspace.record import FORMAT, Plan
+from lkspace.study import attributes, storage
+from lkspace.study.record import FORMAT, Plan
 
 _PART = ".study.db.part"
 

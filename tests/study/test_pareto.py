@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lkspace.pareto import hypervolume, hypervolume_history, non_dominated, ranks
+from lkspace.study.pareto import hypervolume, hypervolume_history, non_dominated, ranks
 
 Points = np.ndarray
 GRID = st.integers(0, 4).map(float)  # few values, so that ties in one, some and all objectives are common

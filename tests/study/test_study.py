@@ -17,13 +17,12 @@ import numpy as np
 import optuna
 import pytest
 
-from lkspace import storage
 from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound
-from lkspace.record import FORMAT, Objective, Plan
 from lkspace.scores.score import Measurement
 from lkspace.space.architecture import Architecture
-from lkspace.study import Study
+from lkspace.study import Study, storage
+from lkspace.study.record import FORMAT, Objective, Plan
 
 OBJECTIVES = (Objective("accuracy", "%", "maximize"), Objective("latency", "ms", "minimize"))
 CHOICES: dict[str, list[Any]] = {

@@ -14,8 +14,8 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from lkspace import storage
-from lkspace.record import Objective
+from lkspace.study import storage
+from lkspace.study.record import Objective
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,16 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from lkspace import attributes, opening, pareto
 from lkspace.errors import UserError
-from lkspace.proposals import Asked, Proposals, distribution
-from lkspace.record import Objective, Origin, Outcome, Plan, Trial, violations
 from lkspace.scores.score import Measurement
 from lkspace.space.architecture import Architecture
-from lkspace.storage import now, quiet, split_url
+from lkspace.study import attributes, opening, pareto
+from lkspace.study.proposals import Asked, Proposals, distribution
+from lkspace.study.record import Objective, Origin, Outcome, Plan, Trial, violations
+from lkspace.study.storage import now, quiet, split_url
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["Asked", "Objective", "Outcome", "Plan", "Study", "Trial"]
 
 
 class Study:
