@@ -28,6 +28,7 @@ from scipy.stats import kendalltau
 from lkspace.kernels import isa
 from lkspace.nets import flops, params
 from lkspace.scores.accuracy import training
+from lkspace.scores.memory import keep_freed_memory
 from lkspace.scores.score import Setting
 from lkspace.scores.training import Recipe
 from lkspace.space.architecture import Architecture
@@ -54,6 +55,7 @@ def chosen(space: SearchSpace) -> list[Architecture]:
 def train(architecture: Architecture, setting: Setting) -> dict[str, Any]:
     """One training on one thread, in a process of its own."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     start, cpu = time.perf_counter(), time.process_time()
     curve = [(m.value, m.details["loss"]) for m in training(architecture, setting).epochs()]
     return {

@@ -31,6 +31,9 @@ def main() -> None:
 
     import torch
 
+    from lkspace.scores.memory import keep_freed_memory
+
+    keep_freed_memory()  # as a worker of a search does; torch's step gains from it as well
     torch.set_num_threads(options.threads)
     head = circumstances()
     print(f"{head['processor']}, {options.threads} threads, torch {head['torch']}, {head['operator_instruction_set']}")

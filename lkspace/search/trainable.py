@@ -16,11 +16,15 @@ class Candidate(tune.Trainable):
     """A step is one report; `config` holds the trial's number and the architecture's JSON."""
 
     def setup(self, config: dict[str, Any], job: Job | None = None) -> None:
-        """Once an actor: threads, then the first candidate. The job comes by `tune.with_parameters`."""
+        """Once an actor: threads and memory, then the first candidate. The job comes by `tune.with_parameters`."""
         assert job is not None
         import torch
 
+        from lkspace.scores.memory import keep_freed_memory
+
         torch.set_num_threads(job.setting.threads)
+        if job.setting.device == "cpu":
+            keep_freed_memory()
         self._job = job
         self._reports = self._begin(config)
 
