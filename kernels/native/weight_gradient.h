@@ -6,6 +6,7 @@
 #include "correlate.h"
 #include "groups.h"
 #include "scratch.h"
+#include "weight_gradient_in_place.h"
 
 namespace lkspace {
 namespace {
@@ -88,15 +89,19 @@ struct WeightGradientPiece {
 template <class T>
 void weight_gradient(const Call& q) {
     const Geometry g(q);
+    const int64_t in_place = groups_in_place<T>(q, g), packed = g.groups - in_place;
+    if (in_place > 0) InPlace(q, g, in_place).run();
+    if (packed == 0) return;
     // Every piece packs its images anew, so kernels are cut only if there are too few groups for the threads.
-    const int64_t spans = ceil_divide(g.groups, least(g.together, most(1, g.groups / g.threads)));
+    const int64_t spans = ceil_divide(packed, least(g.together, most(1, packed / g.threads)));
     const int64_t cuts = spans % g.threads == 0 || spans >= PIECES * g.threads
                              ? 1
                              : least(ceil_divide(PIECES * g.threads, spans), ceil_divide(g.kh, 2));
     share(spans * cuts, g.threads, [&](int64_t piece) {
         const int64_t cut = piece % cuts, span = piece / cuts;
         WeightGradientPiece<T>{q, g,
-                               begin_of(span, spans, g.groups), begin_of(span + 1, spans, g.groups),
+                               static_cast<int>(in_place) + begin_of(span, spans, packed),
+                               static_cast<int>(in_place) + begin_of(span + 1, spans, packed),
                                begin_of(cut, cuts, g.kh), begin_of(cut + 1, cuts, g.kh)}
             .run();
     });
