@@ -14,8 +14,9 @@ import torch  # noqa: F401  (its OpenMP runtime)
 
 from lkspace.errors import UserError
 
-ABI = 1
+ABI = 2
 ISA_VARIABLE = "LKSPACE_ISA"
+FUNCTIONS = ("lkspace_convolve", "lkspace_weight_gradient", "lkspace_frequency_gradients")
 ISAS = ("portable", "avx2", "avx512")  # numbered as in interface.h
 
 _NAME = "lkspace_native.dll" if sys.platform == "win32" else "lkspace_native.so"
@@ -31,8 +32,9 @@ class Call(ctypes.Structure):
     """`Call` of interface.h."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("isa", "type", "threads", "n", "c", "h", "w", "kh", "kw", "flip")),
-        *((name, View) for name in ("image", "map", "kernel", "bias")),
+        *((name, ctypes.c_int64) for name in ("isa", "type", "threads", "n", "c", "h", "w", "kh", "kw")),
+        *((name, ctypes.c_int64) for name in ("flip", "scheme", "activation")),
+        *((name, View) for name in ("image", "map", "kernel", "bias", "image_gradient", "kernel_gradient")),
     )
 
 
@@ -53,7 +55,7 @@ def load() -> ctypes.CDLL | str:
         if abi != ABI:
             stale = f"{path} was built for another version (interface {abi}, not {ABI}): install lkspace again"
             continue
-        for function in (library.lkspace_convolve, library.lkspace_weight_gradient):
+        for function in map(library.__getattr__, FUNCTIONS):
             function.restype = ctypes.c_int64
             function.argtypes = (ctypes.POINTER(Call),)
         library.lkspace_has.restype = ctypes.c_int64

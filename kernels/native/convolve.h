@@ -70,6 +70,7 @@ struct ConvolvePiece {
         r.kernel_h = g.kh;
         r.start = q.bias.data ? bias : nullptr;
         r.groups = 1;
+        r.activation = q.activation;
         return r;
     }
 
@@ -137,6 +138,7 @@ struct ConvolvePiece {
         c.out_pitch = out.pitch;
         c.out_column = out.step;
         correlate<L>(c, row_from, row_to, g.w);
+        finish<L>(out, row_to - row_from, g.w, nullptr, q.activation);
     }
 };
 

@@ -16,6 +16,7 @@
 #pragma once
 
 #include "correlate.h"
+#include "epilogue.h"
 
 namespace lkspace {
 namespace {
@@ -30,6 +31,7 @@ struct Rows {
     float* out;
     int64_t out_pitch, out_column, out_group;
     int groups;
+    int64_t activation;
 };
 
 // Kernel widths that have such loops.
@@ -67,7 +69,7 @@ __attribute__((noinline)) void row_tile(const Rows& q, int a, int b) {
             }
         }
         float* place = out;
-        LKSPACE_UNROLL for (int j = 0; j < COLUMNS; ++j, place += q.out_column) store<L>(place, sum[j]);
+        LKSPACE_UNROLL for (int j = 0; j < COLUMNS; ++j, place += q.out_column) store<L>(place, activated<L>(sum[j], q.activation));
         image += q.image_group;
         kernel += int64_t{q.kernel_h} * KW * L;
         out += q.out_group;

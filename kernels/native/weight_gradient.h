@@ -14,13 +14,6 @@ namespace {
 // Images whose gradients are summed in one go: as many as leave the L2 cache room (floats, image and gradient).
 constexpr int64_t SUMMED_FLOATS = 48 * 1024;
 
-template <int L>
-void add_up(const float* vectors, int64_t count, float* sum) {
-    Vector<L> total = {};
-    for (int64_t k = 0; k < count; ++k) total += load<L>(vectors + k * L);
-    store<L>(sum, load<L>(sum) + total);
-}
-
 // One piece of work: channel groups and rows of the reachable kernel, each from .. to - 1; biases with the first rows.
 template <class T>
 struct WeightGradientPiece {

@@ -4,8 +4,6 @@
 // number of threads changes a bit; channel groups may be cut anywhere.
 #pragma once
 
-#include <vector>
-
 #include "groups.h"
 #include "row_gradient.h"
 #include "rows.h"
@@ -29,7 +27,7 @@ struct InPlace {
     const Geometry& g;
     int64_t groups, runs;
     int64_t kernel_floats, run_floats;
-    std::vector<float> sums;  // runs, each: groups of kernels, then groups of biases
+    Memory sums;  // runs, each: groups of kernels, then groups of biases
 
     InPlace(const Call& call, const Geometry& geometry, int64_t whole_groups)
         : q(call),
@@ -38,7 +36,9 @@ struct InPlace {
           runs(least(g.n, RUNS)),
           kernel_floats(int64_t{g.kh} * g.kw * WIDE),
           run_floats(groups * (kernel_floats + WIDE)),
-          sums(static_cast<size_t>(runs * run_floats)) {}
+          sums(static_cast<size_t>(runs * run_floats)) {
+        for (int64_t k = 0; k < runs * run_floats; ++k) sums.data[k] = 0.0f;
+    }
 
     void run() {
         const int64_t spans = g.threads > 1 ? least(groups, ceil_divide(PIECES * g.threads, runs)) : 1;
@@ -47,19 +47,19 @@ struct InPlace {
             add_images(run, begin_of(span, spans, groups), begin_of(span + 1, spans, groups));
         });
         for (int64_t run = 1; run < runs; ++run)
-            for (int64_t k = 0; k < run_floats; ++k) sums[k] += sums[run * run_floats + k];
+            for (int64_t k = 0; k < run_floats; ++k) sums.data[k] += sums.data[run * run_floats + k];
         for (int64_t k = 0; k < groups; ++k) {
             const Group group = group_at(q.c, k);
-            unpack<WIDE>({&sums[k * kernel_floats], int64_t{g.kw} * WIDE, WIDE},
+            unpack<WIDE>({sums.data + k * kernel_floats, int64_t{g.kw} * WIDE, WIDE},
                          kernel_picture<float>(q.kernel, g, group, 0, g.kh));
             if (q.bias.data)
-                unpack<WIDE>({&sums[groups * kernel_floats + k * WIDE], 0, 0},
+                unpack<WIDE>({sums.data + groups * kernel_floats + k * WIDE, 0, 0},
                              picture<float>(q.bias, 0, group, 0, 1, 1));
         }
     }
 
     void add_images(int64_t run, int group_from, int group_to) {
-        float* const own = &sums[run * run_floats];
+        float* const own = sums.data + run * run_floats;
         RowGradient r = {};
         r.image_pitch = q.image.h;
         r.image_column = q.image.w;
