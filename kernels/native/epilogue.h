@@ -61,9 +61,9 @@ inline Vector<L> activated(Vector<L> x, int64_t activation) {
     return x;
 }
 
-// rows x columns of vectors: plus bias, if there is one, then activated.
+// rows x columns of vectors: plus bias, if there is one, then activated. Not inlined: it would cost a tile its registers.
 template <int L>
-void finish(const Vectors& out, int rows, int columns, const float* bias, int64_t activation) {
+__attribute__((noinline)) void finish(const Vectors& out, int rows, int columns, const float* bias, int64_t activation) {
     if (!bias && activation == NONE) return;
     const Vector<L> plus = bias ? load<L>(bias) : Vector<L>{};
     for (int r = 0; r < rows; ++r)

@@ -66,10 +66,11 @@ struct Butterfly {
     LKSPACE_FLAT void three() {
         constexpr float S = 0.866025403784438647f;  // sin 60
         const Vector<L> sr = re[1] + re[2], si = im[1] + im[2], dr = re[1] - re[2], di = im[1] - im[2];
-        const Vector<L> cr = re[0] - 0.5f * sr, ci = im[0] - 0.5f * si;
+        const Vector<L> half = spread<L>(0.5f), s = spread<L>(S);
+        const Vector<L> cr = fused_minus<L>(half, sr, re[0]), ci = fused_minus<L>(half, si, im[0]);
         re[0] += sr, im[0] += si;
-        re[1] = cr + S * di, im[1] = ci - S * dr;
-        re[2] = cr - S * di, im[2] = ci + S * dr;
+        re[1] = fused<L>(s, di, cr), im[1] = fused_minus<L>(s, dr, ci);
+        re[2] = fused_minus<L>(s, di, cr), im[2] = fused<L>(s, dr, ci);
     }
 
     LKSPACE_FLAT void four() {
@@ -86,10 +87,11 @@ struct Butterfly {
         constexpr float S1 = 0.951056516295153572f, S2 = 0.587785252292473129f;   // sin 72, sin 144
         const Vector<L> ar = re[1] + re[4], ai = im[1] + im[4], br = re[2] + re[3], bi = im[2] + im[3];
         const Vector<L> cr = re[1] - re[4], ci = im[1] - im[4], dr = re[2] - re[3], di = im[2] - im[3];
-        const Vector<L> er = re[0] + C1 * ar + C2 * br, ei = im[0] + C1 * ai + C2 * bi;
-        const Vector<L> fr = re[0] + C2 * ar + C1 * br, fi = im[0] + C2 * ai + C1 * bi;
-        const Vector<L> gr = S1 * cr + S2 * dr, gi = S1 * ci + S2 * di;
-        const Vector<L> hr = S2 * cr - S1 * dr, hi = S2 * ci - S1 * di;
+        const Vector<L> c1 = spread<L>(C1), c2 = spread<L>(C2), s1 = spread<L>(S1), s2 = spread<L>(S2);
+        const Vector<L> er = fused<L>(c2, br, fused<L>(c1, ar, re[0])), ei = fused<L>(c2, bi, fused<L>(c1, ai, im[0]));
+        const Vector<L> fr = fused<L>(c1, br, fused<L>(c2, ar, re[0])), fi = fused<L>(c1, bi, fused<L>(c2, ai, im[0]));
+        const Vector<L> gr = fused<L>(s2, dr, s1 * cr), gi = fused<L>(s2, di, s1 * ci);
+        const Vector<L> hr = fused_minus<L>(s1, dr, s2 * cr), hi = fused_minus<L>(s1, di, s2 * ci);
         re[0] += ar + br, im[0] += ai + bi;
         re[1] = er + gi, im[1] = ei - gr;
         re[4] = er - gi, im[4] = ei + gr;
@@ -113,8 +115,8 @@ LKSPACE_FLAT void butterflies(const Source& in, int64_t from, int64_t in_gap, co
             Vector<L> re = b.re[i], im = b.im[i];
             if (TURN && i > 0) {
                 const Vector<L> wr = spread<L>(factors[2 * i - 2]), wi = spread<L>(factors[2 * i - 1]);
-                const Vector<L> r = re * wr - im * wi;
-                im = re * wi + im * wr;
+                const Vector<L> r = fused_minus<L>(im, wi, re * wr);
+                im = fused<L>(re, wi, im * wr);
                 re = r;
             }
             store<L>(out.re + (to + q + i * out_gap) * out.re_step, re);

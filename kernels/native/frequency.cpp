@@ -244,5 +244,8 @@ void frequency_gradients(const Call& q) {
     }
 }
 
+int64_t transform_points(int64_t least) { return Fourier::size_for(static_cast<int>(least)); }
+double transform_cost(int64_t points) { return Fourier::cost(static_cast<int>(points)); }
+
 }  // namespace LKSPACE_VARIANT
 }  // namespace lkspace

@@ -146,6 +146,7 @@ struct Transforms {
             for (int s = 0; s < f.g.kh; ++s) copy(line(2) + int64_t{wrapped(s - ph, nh)} * 2 * L, plane + s * bins + int64_t{k} * 2 * L);
         }
         const Vector<L> scale = spread<L>(f.scale());
+        clear(plane + f.g.kh * bins, f.bins);  // the last row has no other to go with
         for (int s = 0; s < f.g.kh; s += 2) {
             tangle(plane + s * bins, plane + (s + 1) * bins, line(2));
             f.along.run<L>(turned(source(line_at<L>(line(2)))), nw, turned(line_at<L>(line(3))), nw, line(0), line(1));
@@ -169,16 +170,16 @@ struct Transforms {
     static void multiply(float* z, const float* w, int n) {
         for (int k = 0; k < n; ++k, z += 2 * L, w += 2 * L) {
             const Vector<L> zr = load<L>(z), zi = load<L>(z + L), wr = load<L>(w), wi = load<L>(w + L);
-            store<L>(z, CONJUGATE ? zr * wr + zi * wi : zr * wr - zi * wi);
-            store<L>(z + L, CONJUGATE ? zi * wr - zr * wi : zi * wr + zr * wi);
+            store<L>(z, CONJUGATE ? fused<L>(zi, wi, zr * wr) : fused_minus<L>(zi, wi, zr * wr));
+            store<L>(z + L, CONJUGATE ? fused_minus<L>(zr, wi, zi * wr) : fused<L>(zr, wi, zi * wr));
         }
     }
     // sum += conjugate of g times x
     static void add_product(const float* g, const float* x, float* sum, int n) {
         for (int k = 0; k < n; ++k, g += 2 * L, x += 2 * L, sum += 2 * L) {
             const Vector<L> gr = load<L>(g), gi = load<L>(g + L), xr = load<L>(x), xi = load<L>(x + L);
-            store<L>(sum, load<L>(sum) + gr * xr + gi * xi);
-            store<L>(sum + L, load<L>(sum + L) + gr * xi - gi * xr);
+            store<L>(sum, fused<L>(gi, xi, fused<L>(gr, xr, load<L>(sum))));
+            store<L>(sum + L, fused_minus<L>(gi, xr, fused<L>(gr, xi, load<L>(sum + L))));
         }
     }
     static bool finite(const float* vector) {

@@ -49,6 +49,19 @@ int64_t guarded(const Work& work) {
 
 }  // namespace
 
+// For the cost model and the benchmark: sizes and costs of transforms, and how fast this processor multiplies and adds.
+LKSPACE_API int64_t lkspace_transform_points(int64_t least) { return portable::transform_points(least); }
+LKSPACE_API double lkspace_transform_cost(int64_t points) { return portable::transform_cost(points); }
+LKSPACE_API double lkspace_multiply_adds(int64_t isa, int64_t threads) {
+    switch (isa) {
+#if defined(LKSPACE_X86)
+        case AVX512: return avx512::multiply_adds(threads);
+        case AVX2: return avx2::multiply_adds(threads);
+#endif
+        default: return portable::multiply_adds(threads);
+    }
+}
+
 LKSPACE_API int64_t lkspace_convolve(const Call* call) {
     return guarded([&] {
         if (call->scheme == FREQUENCY) LKSPACE_CHOOSE(*call, frequency_convolve);

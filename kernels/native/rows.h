@@ -69,7 +69,8 @@ __attribute__((noinline)) void row_tile(const Rows& q, int a, int b) {
             }
         }
         float* place = out;
-        LKSPACE_UNROLL for (int j = 0; j < COLUMNS; ++j, place += q.out_column) store<L>(place, activated<L>(sum[j], q.activation));
+        LKSPACE_UNROLL for (int j = 0; j < COLUMNS; ++j, place += q.out_column) store<L>(place, sum[j]);
+        if (q.activation != NONE) finish<L>({out, 0, q.out_column}, 1, COLUMNS, nullptr, q.activation);
         image += q.image_group;
         kernel += int64_t{q.kernel_h} * KW * L;
         out += q.out_group;

@@ -9,6 +9,9 @@
     void weight_gradient(const Call& call);     \
     void frequency_convolve(const Call& call);  \
     void frequency_gradients(const Call& call); \
+    int64_t transform_points(int64_t least);    \
+    double transform_cost(int64_t points);      \
+    double multiply_adds(int64_t threads);      \
     }
 
 namespace lkspace {
