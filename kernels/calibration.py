@@ -117,8 +117,10 @@ def _read(path: Path) -> Coefficients | None:
     """What the file holds, or None if it is not there or not what _write writes."""
     try:
         content: Any = json.loads(path.read_text())
-        found = {name: [float(value) for value in content["seconds"][name]] for name in _names()}
+        found: Coefficients = {name: content["seconds"][name] for name in _names()}
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not all(isinstance(pair, list) and all(isinstance(value, float) for value in pair) for pair in found.values()):
         return None
     sound = all(
         len(pair) == 2 and all(map(math.isfinite, pair)) and min(pair) >= 0 < sum(pair) for pair in found.values()

@@ -30,7 +30,7 @@ def direct_weight_gradient(
     grad: Tensor, x: Tensor, into_weight: Tensor, into_bias: Tensor | None, threads: int | None = None
 ) -> None:
     """Writes into_weight and, if it is there, into_bias."""
-    _call("lkspace_weight_gradient", x, into_weight, threads, map=grad, kernel=into_weight, bias=into_bias)
+    _call("lkspace_weight_gradient", x, into_weight, threads, {}, map=grad, kernel=into_weight, bias=into_bias)
 
 
 def frequency_gradients(
@@ -43,8 +43,8 @@ def frequency_gradients(
     threads: int | None = None,
 ) -> None:
     """Writes those of the gradients that are there, from one transform of grad."""
-    results = {"image_gradient": into_x, "kernel_gradient": into_weight, "bias": into_bias}
-    _call("lkspace_frequency_gradients", x, weight, threads, map=grad, kernel=weight, **results)
+    tensors = {"kernel": weight, "image_gradient": into_x, "kernel_gradient": into_weight, "bias": into_bias}
+    _call("lkspace_frequency_gradients", x, weight, threads, {}, map=grad, **tensors)
 
 
 def _call(
@@ -52,7 +52,7 @@ def _call(
     image: Tensor,
     weight: Tensor,
     threads: int | None,
-    options: dict[str, int] | None = None,
+    options: dict[str, int],
     **tensors: Tensor | None,
 ) -> None:
     n, c, h, w = image.shape
@@ -68,7 +68,7 @@ def _call(
         kw=weight.shape[3],
         image=_view("image", image),
         **{name: _view(name, tensor) for name, tensor in tensors.items()},
-        **(options or {}),
+        **options,
     )
     if getattr(library.load(), function)(call):
         raise MemoryError(f"depthwise_conv2d: no working memory for {tuple(image.shape)}")

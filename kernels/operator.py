@@ -83,7 +83,9 @@ def _compute_backward_fake(grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequ
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, bias, activation = (*inputs, *(None, "")[len(inputs) - 2 :])  # what was left out is not there
+    x, weight = inputs[:2]
+    bias = inputs[2] if len(inputs) > 2 else None  # what was left out is not there
+    activation = inputs[3] if len(inputs) > 3 else ""
     ctx.save_for_backward(x, weight, bias if activation else None)
     ctx.activation = activation
 

@@ -71,7 +71,7 @@ class LargeKernel(nn.Module):
         out: Tensor = self.lkb_origin(x)
         if self.small_conv is not None:
             out = out + self.small_conv(x)
-        return out if nonlinear is None else nonlinear(out)  # type: ignore[no-any-return]
+        return out if nonlinear is None else nonlinear(out)
 
     @torch.no_grad()
     def merge(self) -> None:
