@@ -31,7 +31,7 @@ CACHE_VARIABLE = "LKSPACE_CACHE"
 SHAPES = (Shape(4, 14, 14, 13, 13), Shape(2, 28, 28, 13, 13), Shape(2, 32, 32, 27, 27), Shape(1, 56, 56, 21, 21))
 OPERATIONS = ("convolution", "weight gradient", "both gradients")
 _CHANNELS = 16  # of what is measured: a group or more of any instruction set
-_REPEATS = 7  # the least of so many times counts: what disturbs a measurement only ever adds
+_REPEATS = 9  # the least of so many times counts: what disturbs a measurement only ever adds
 _WAIT = 20.0  # seconds for another process that measures, then measure oneself
 Coefficients = dict[str, list[float]]
 
@@ -176,9 +176,9 @@ def measure(isa: int) -> Coefficients:
     groups = -(-_CHANNELS // library.LANES[isa])
     samples: dict[str, list[tuple[tuple[float, float], float]]] = {name: [] for name in _names()}
     for shape in SHAPES:
-        for name, call in _calls(shape).items():
+        for name, seconds in _least_times(_calls(shape)).items():
             scheme, operation = name.split(" ", 1)
-            samples[name].append((work(scheme, operation, shape), _least_time(call) / groups))
+            samples[name].append((work(scheme, operation, shape), seconds / groups))
     return {name: fitted(pairs) for name, pairs in samples.items()}
 
 
@@ -200,14 +200,16 @@ def _calls(shape: Shape) -> dict[str, Callable[[], None]]:
     }
 
 
-def _least_time(call: Callable[[], None]) -> float:
-    call()
-    times = []
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def _least_times(calls: dict[str, Callable[[], None]]) -> dict[str, float]:
+    """In turn, so that a disturbance meets all; by the thread's own clock, which stands still while others run."""
+    times = dict.fromkeys(calls, math.inf)
+    for repeat in range(1 + _REPEATS):
+        for name, call in calls.items():
+            start = time.thread_time()
+            call()
+            if repeat > 0:
+                times[name] = min(times[name], time.thread_time() - start)
+    return times
 
 
 def fitted(samples: list[tuple[tuple[float, float], float]]) -> list[float]:
