@@ -5,6 +5,7 @@ counters know it. `backend_for` says who will compute it.
 """
 
 from lkspace.kernels.backends import availability, backend_for
+from lkspace.kernels.calibration import scheme_summary
 from lkspace.kernels.flops import OPERATOR, flop_handle
 from lkspace.kernels.native_backend import isa, native_available, native_reason
 from lkspace.kernels.operator import depthwise_conv2d
@@ -18,4 +19,5 @@ __all__ = [
     "isa",
     "native_available",
     "native_reason",
+    "scheme_summary",
 ]

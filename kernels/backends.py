@@ -25,7 +25,7 @@ class Backend:
     name: str
     missing: Callable[[], str]
     refuses: Callable[[Tensor, Tensor], str]
-    forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    forward: Callable[[Tensor, Tensor, Tensor | None, str], Tensor]
     backward: Callable[[Tensor, Tensor, Tensor, Sequence[bool]], tuple[Tensor, Tensor, Tensor]]
 
 

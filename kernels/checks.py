@@ -6,8 +6,13 @@ from torch import Tensor
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-def check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    """ValueError, naming the argument, unless depthwise_conv2d(x, weight, bias) is defined."""
+ACTIVATIONS = ("", "relu", "gelu")
+
+
+def check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "") -> None:
+    """ValueError, naming the argument, unless depthwise_conv2d(x, weight, bias, activation) is defined."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
     if x.dim() != 4:
         raise ValueError(f"x must be (N, C, H, W), got {x.dim()} dimensions")
     if x.dtype not in DTYPES:

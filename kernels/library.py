@@ -5,6 +5,7 @@ library into site-packages. torch is loaded first, so that both share one OpenMP
 """
 
 import ctypes
+import hashlib
 import os
 import sys
 from functools import cache
@@ -14,9 +15,11 @@ import torch  # noqa: F401  (its OpenMP runtime)
 
 from lkspace.errors import UserError
 
-ABI = 1
+ABI = 2
 ISA_VARIABLE = "LKSPACE_ISA"
+FUNCTIONS = ("lkspace_convolve", "lkspace_weight_gradient", "lkspace_frequency_gradients")
 ISAS = ("portable", "avx2", "avx512")  # numbered as in interface.h
+LANES = (4, 8, 16)  # channels in a group, by instruction set
 
 _NAME = "lkspace_native.dll" if sys.platform == "win32" else "lkspace_native.so"
 
@@ -31,8 +34,9 @@ class Call(ctypes.Structure):
     """`Call` of interface.h."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("isa", "type", "threads", "n", "c", "h", "w", "kh", "kw", "flip")),
-        *((name, View) for name in ("image", "map", "kernel", "bias")),
+        *((name, ctypes.c_int64) for name in ("isa", "type", "threads", "n", "c", "h", "w", "kh", "kw")),
+        *((name, ctypes.c_int64) for name in ("flip", "scheme", "activation")),
+        *((name, View) for name in ("image", "map", "kernel", "bias", "image_gradient", "kernel_gradient")),
     )
 
 
@@ -53,9 +57,15 @@ def load() -> ctypes.CDLL | str:
         if abi != ABI:
             stale = f"{path} was built for another version (interface {abi}, not {ABI}): install lkspace again"
             continue
-        for function in (library.lkspace_convolve, library.lkspace_weight_gradient):
+        for function in map(library.__getattr__, FUNCTIONS):
             function.restype = ctypes.c_int64
             function.argtypes = (ctypes.POINTER(Call),)
+        library.lkspace_transform_points.restype = ctypes.c_int64
+        library.lkspace_transform_points.argtypes = (ctypes.c_int64,)
+        library.lkspace_transform_cost.restype = ctypes.c_double
+        library.lkspace_transform_cost.argtypes = (ctypes.c_int64,)
+        library.lkspace_multiply_adds.restype = ctypes.c_double
+        library.lkspace_multiply_adds.argtypes = (ctypes.c_int64, ctypes.c_int64)
         library.lkspace_has.restype = ctypes.c_int64
         library.lkspace_has.argtypes = (ctypes.c_int64,)
         return library
@@ -69,13 +79,41 @@ def _places() -> list[Path]:
 
 
 @cache
+def fingerprint() -> str:
+    """Digest of the compiled library: changes with whatever could change its speed. Needs a library."""
+    return hashlib.sha256(Path(_loaded()._name).read_bytes()).hexdigest()[:16]
+
+
+@cache
+def transform_points(least: int) -> int:
+    """Points of the cheapest transform of at least so many. Needs a library."""
+    return int(_loaded().lkspace_transform_points(least))
+
+
+@cache
+def transform_cost(points: int) -> float:
+    """What a transform of so many points takes, in the units of fourier.h. Needs a library."""
+    return float(_loaded().lkspace_transform_cost(points))
+
+
+def multiply_adds(isa: int, threads: int) -> float:
+    """Multiply-adds of float32 done by one call that does nothing else, for timing the peak. Needs a library."""
+    return float(_loaded().lkspace_multiply_adds(isa, threads))
+
+
+def _loaded() -> ctypes.CDLL:
+    library = load()
+    assert not isinstance(library, str)
+    return library
+
+
+@cache
 def instruction_set(forced: str | None) -> int:
     """Index into ISAS of what the library uses: the best that is there, or the forced one.
 
     UserError if the forced one is unknown or this processor lacks it. Needs a library.
     """
-    library = load()
-    assert not isinstance(library, str)
+    library = _loaded()
     there = [index for index in range(len(ISAS)) if library.lkspace_has(index)]
     if not forced:
         return there[-1]

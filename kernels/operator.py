@@ -2,7 +2,7 @@
 
 Two operators, so that compiled graphs and exported programs hold both directions as single nodes:
 
-    lkspace::depthwise_conv2d(x, weight, bias?)            -> y
+    lkspace::depthwise_conv2d(x, weight, bias?, activation="")  -> y
     lkspace::depthwise_conv2d_backward(grad, x, weight, wanted) -> (x's, weight's, bias's gradient)
 
 One backward for all three gradients, because a backend may share work between them. A gradient that is not wanted is
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from lkspace.kernels.backends import choose
-from lkspace.kernels.checks import check, check_backward, memory_format
+from lkspace.kernels.checks import ACTIVATIONS, check, check_backward, memory_format
 from lkspace.kernels.flops import register
+from lkspace.kernels.torch_backend import activated
 
 _library: Any = torch.library.Library("lkspace", "DEF")  # type: ignore[no-untyped-call]
-_library.define("depthwise_conv2d(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
+_library.define("depthwise_conv2d(Tensor x, Tensor weight, Tensor? bias=None, str activation='') -> Tensor")
 _library.define(
     "depthwise_conv2d_backward(Tensor grad, Tensor x, Tensor weight, bool[3] wanted) -> (Tensor, Tensor, Tensor)"
 )
@@ -30,23 +31,33 @@ _backward = torch.ops.lkspace.depthwise_conv2d_backward.default
 Gradients = tuple[Tensor, Tensor, Tensor]
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "") -> Tensor:
     """Each channel of x correlated with its own kernel, stride 1, zero padding that keeps the size.
 
     x: (N, C, H, W) of any strides; weight: (C, 1, Kh, Kw), Kh and Kw odd, possibly larger than the map; bias: (C,).
     All on one device, of one dtype: float32, bfloat16, float16 (both summed in float32) or float64.
+    activation: "", "relu" or "gelu" (the exact one), applied to the result; without a pass of its own over memory where
+    nothing needs a gradient. With gradients it is torch's, so that what it needs is saved rather than computed again.
     Returns (N, C, H, W) of x's dtype, channels_last if x is, else contiguous. Differentiable twice.
     Raises ValueError that names the argument if a shape, dtype or device does not fit.
     """
-    result: Tensor = _forward(x, weight, bias)
+    result: Tensor
+    if activation in ACTIVATIONS[1:] and torch.is_grad_enabled() and _any_needs_gradient(x, weight, bias):
+        result = activated(_forward(x, weight, bias), activation)
+    else:
+        result = _forward(x, weight, bias, activation)
     return result
 
 
-def _compute(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    check(x, weight, bias)
+def _any_needs_gradient(*tensors: Tensor | None) -> bool:
+    return any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _compute(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "") -> Tensor:
+    check(x, weight, bias, activation)
     if x.numel() == 0:
         return torch.empty_like(x, memory_format=memory_format(x))
-    return choose(x, weight).forward(x, weight, bias)
+    return choose(x, weight).forward(x, weight, bias, activation)
 
 
 def _compute_backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool]) -> Gradients:
@@ -57,8 +68,8 @@ def _compute_backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[
     return choose(x, weight).backward(grad, x, weight, wanted)
 
 
-def _compute_fake(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    check(x, weight, bias)
+def _compute_fake(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "") -> Tensor:
+    check(x, weight, bias, activation)
     return torch.empty_like(x, memory_format=memory_format(x))
 
 
@@ -72,15 +83,29 @@ def _compute_backward_fake(grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequ
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[0], inputs[1])
+    x, weight = inputs[:2]
+    bias = inputs[2] if len(inputs) > 2 else None  # what was left out is not there
+    activation = inputs[3] if len(inputs) > 3 else ""
+    ctx.save_for_backward(x, weight, bias if activation else None)
+    ctx.activation = activation
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight = ctx.saved_tensors
+    x, weight, bias = ctx.saved_tensors
+    if ctx.activation:
+        grad = _before_activation(ctx.activation, grad, _forward(x, weight, bias))
     needed = list(ctx.needs_input_grad)  # as long as the arguments that were given: a missing bias may be left out
     wanted = [*needed, False][:3]
     gradients = _backward(grad, x, weight, wanted)
-    return tuple(gradient if want else None for gradient, want in zip(gradients, needed, strict=False))
+    by_argument = (*gradients, None)
+    return tuple(gradient if want else None for gradient, want in zip(by_argument, needed, strict=False))
+
+
+def _before_activation(activation: str, grad: Tensor, y: Tensor) -> Tensor:
+    """The gradient of what went into the activation, y, from that of what came out."""
+    derivative = torch.ops.aten.threshold_backward if activation == "relu" else torch.ops.aten.gelu_backward
+    result: Tensor = derivative(grad, y, 0) if activation == "relu" else derivative(grad, y)
+    return result
 
 
 def _remember_backward(ctx: Any, inputs: tuple[Any, ...], output: Gradients) -> None:
@@ -115,10 +140,10 @@ def _autocast(device: str) -> Any:
         eligible = tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64
         return tensor.to(dtype) if eligible and tensor is not None else tensor
 
-    def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def run(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "") -> Tensor:
         dtype = torch.get_autocast_dtype(device)
         with torch._C._ExcludeDispatchKeyGuard(keys):
-            result: Tensor = _forward(cast(x, dtype), cast(weight, dtype), cast(bias, dtype))
+            result: Tensor = _forward(cast(x, dtype), cast(weight, dtype), cast(bias, dtype), activation)
             return result
 
     return run

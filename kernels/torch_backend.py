@@ -15,13 +15,20 @@ _CHANNELS_LAST_FROM = 11
 _HALVES = (torch.bfloat16, torch.float16)
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "") -> Tensor:
     """See `depthwise_conv2d`."""
     if _widened(x):
-        return forward(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+        return forward(x.float(), weight.float(), None if bias is None else bias.float(), activation).to(x.dtype)
     padding = (weight.shape[2] // 2, weight.shape[3] // 2)
-    y = torch.conv2d(_faster(x, weight), weight, bias, 1, padding, 1, x.shape[1])
+    y = activated(torch.conv2d(_faster(x, weight), weight, bias, 1, padding, 1, x.shape[1]), activation)
     return y.contiguous(memory_format=memory_format(x))
+
+
+def activated(y: Tensor, activation: str) -> Tensor:
+    """y after the activation of that name, "" for none; GELU is the exact one."""
+    if activation == "relu":
+        return torch.relu(y)
+    return torch.nn.functional.gelu(y) if activation == "gelu" else y
 
 
 def backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,7 +23,14 @@ from lkspace.scores.latency import device_name, only_threads
 from lkspace.scores.quiet import Device, lock_folder
 
 PACKAGES = ("torch", "ray", "optuna", "fvcore", "plotly", "pandas", "numpy", "scikit-learn")
-VARIABLES = ("LKSPACE_KERNEL", "LKSPACE_ISA", "LKSPACE_CACHE", "LKSPACE_LOCKS", "CUDA_VISIBLE_DEVICES")
+VARIABLES = (
+    "LKSPACE_KERNEL",
+    "LKSPACE_ISA",
+    "LKSPACE_SCHEME",
+    "LKSPACE_CACHE",
+    "LKSPACE_LOCKS",
+    "CUDA_VISIBLE_DEVICES",
+)
 _LOOK = 0.6  # seconds of timing, with the lock and without
 _CERTAIN = 0.03  # half of the median's interval over the median up to which latencies can be compared
 _SHARE = 0.25  # undisturbed passes; with fewer a measurement runs into its limits
@@ -138,6 +145,8 @@ def _operator() -> Iterator[Line]:
         )
     else:
         yield Line("operator", name)
+    if backend == "native":
+        yield Line("operator's schemes", kernels.scheme_summary())
 
 
 def _variables() -> Iterator[Line]:

@@ -53,6 +53,15 @@ def test_text_marks_trouble_and_puts_the_mend_below(monkeypatch):
     assert report_text() == "  short  fine"
 
 
+def test_schemes_of_the_native_operator_are_told():
+    if not kernels.native_available():
+        pytest.skip("needs the native operator")
+    found = line("operator's schemes")
+    assert found.verdict == "ok"
+    assert "by frequencies" in found.value
+    assert "measured here" in found.value
+
+
 def test_missing_native_operator_says_why_and_how_to_get_it(monkeypatch):
     monkeypatch.setattr(kernels, "availability", lambda: {"native": "no compiler was found", "torch": ""})
     found = line("operator")

@@ -3,6 +3,7 @@
 
 #include "correlate.h"
 #include "groups.h"
+#include "rows.h"
 #include "scratch.h"
 
 namespace lkspace {
@@ -27,18 +28,60 @@ struct ConvolvePiece {
         float* const image = biases + groups * WIDE;
         for (int k = 0; k < groups; ++k)
             pack_kernel(group_at(q.c, group_from + k), kernels + k * kernel_floats, biases + k * WIDE);
-        for (int n = image_from; n < image_to; ++n)
-            for (int k = 0; k < groups; ++k)
+        const int in_place = groups_in_place();
+        for (int n = image_from; n < image_to; ++n) {
+            if (in_place > 0) rows_in_place(n, in_place, kernels, biases);
+            for (int k = in_place; k < groups; ++k)
                 image_of_group(n, group_at(q.c, group_from + k), first, last, kernels + k * kernel_floats,
                                biases + k * WIDE, image, image + image_floats);
+        }
     }
 
+    template <int L>
+    bool by_rows() const {
+        return L == WIDE && in_rows(g.kw);
+    }
+
+    // Whole groups of a channels_last float32 call with a small kernel: nothing of it need be packed.
+    int groups_in_place() const {
+        if (sizeof(T) != sizeof(float) || q.image.c != 1 || q.map.c != 1 || !by_rows<WIDE>()) return 0;
+        return static_cast<int>(most(0, least(group_to, q.c / WIDE) - group_from));
+    }
+
+    void rows_in_place(int n, int groups, const float* kernels, const float* biases) const {
+        const Group group = group_at(q.c, group_from);
+        Rows r = rows_of(kernels, biases);
+        r.image = reinterpret_cast<const float*>(picture<const T>(q.image, n, group, 0, 1, 1).data);
+        r.image_pitch = q.image.h;
+        r.image_column = q.image.w;
+        r.image_group = r.out_group = WIDE;
+        r.out = reinterpret_cast<float*>(picture<T>(q.map, n, group, 0, 1, 1).data);
+        r.out_pitch = q.map.h;
+        r.out_column = q.map.w;
+        r.groups = groups;
+        rows<WIDE>(r, g.kw, row_from, row_to);
+    }
+
+    Rows rows_of(const float* kernel, const float* bias) const {
+        Rows r = {};
+        r.image_h = g.h;
+        r.image_w = g.w;
+        r.kernel = kernel;
+        r.kernel_h = g.kh;
+        r.start = q.bias.data ? bias : nullptr;
+        r.groups = 1;
+        r.activation = q.activation;
+        return r;
+    }
+
+    // Rows of vectors for rows.h, columns of vectors for correlate.h.
     void pack_kernel(const Group& group, float* kernel, float* bias) const {
         in_width(group, [&](auto width) {
             constexpr int L = decltype(width)::L;
-            const int64_t column = int64_t{g.kh} * L;
-            const Vectors upright = {kernel, L, column};
-            const Vectors turned = {kernel + (g.kw * column - L), -L, -column};
+            const bool flat = by_rows<L>();
+            const int64_t row = flat ? int64_t{g.kw} * L : L, column = flat ? L : int64_t{g.kh} * L;
+            const Vectors upright = {kernel, row, column};
+            const Vectors turned = {kernel + (int64_t{g.kh} * g.kw - 1) * L, -row, -column};
             pack<L>(kernel_picture<const T>(q.kernel, g, group, 0, g.kh), q.flip ? turned : upright);
             if (q.bias.data) pack<L>(picture<const T>(q.bias, 0, group, 0, 1, 1), {bias, 0, 0});
         });
@@ -48,33 +91,54 @@ struct ConvolvePiece {
                         float* image, float* out) const {
         in_width(group, [&](auto width) {
             constexpr int L = decltype(width)::L;
-            Correlation c = {};
-            c.image_pitch = g.pitch * L;
-            c.image = image - first * c.image_pitch;
-            c.image_h = g.h;
-            c.image_w = g.w;
-            c.kernel = kernel;
-            c.kernel_h = g.kh;
-            c.kernel_w = g.kw;
-            c.ph = g.kh / 2;
-            c.pw = g.kw / 2;
-            c.summed = 1;
-            c.start = q.bias.data ? bias : nullptr;
-            pack<L>(picture<const T>(q.image, n, group, first, last - first, g.w), {image, c.image_pitch, L});
+            const int64_t pitch = g.pitch * L;
+            pack<L>(picture<const T>(q.image, n, group, first, last - first, g.w), {image, pitch, L});
             const Picture<T> y = picture<T>(q.map, n, group, row_from, row_to - row_from, g.w);
-            if (sizeof(T) == sizeof(float) && y.lane == 1 && y.lanes == L) {  // channels_last: tiles go to their place
-                c.out_pitch = y.row;
-                c.out_column = y.column;
-                c.out = reinterpret_cast<float*>(y.data) - row_from * y.row;
-                correlate<L>(c, row_from, row_to, g.w);
-            } else {
-                c.out_pitch = int64_t{g.w} * L;
-                c.out_column = L;
-                c.out = out - row_from * c.out_pitch;
-                correlate<L>(c, row_from, row_to, g.w);
-                unpack<L>({out, c.out_pitch, L}, y);
-            }
+            // channels_last: tiles go to their place
+            const bool placed = sizeof(T) == sizeof(float) && y.lane == 1 && y.lanes == L;
+            const Vectors target = placed ? Vectors{reinterpret_cast<float*>(y.data), y.row, y.column}
+                                          : Vectors{out, int64_t{g.w} * L, L};
+            if (by_rows<L>())
+                by_rows_of_vectors<L>(kernel, bias, image - first * pitch, target);
+            else
+                by_tiles<L>(kernel, bias, image - first * pitch, target);
+            if (!placed) unpack<L>(target, y);
         });
+    }
+
+    template <int L>
+    void by_rows_of_vectors(const float* kernel, const float* bias, const float* image, const Vectors& out) const {
+        if constexpr (L == WIDE) {
+            Rows r = rows_of(kernel, bias);
+            r.image = image;
+            r.image_pitch = g.pitch * L;
+            r.image_column = L;
+            r.out = out.data - row_from * out.pitch;
+            r.out_pitch = out.pitch;
+            r.out_column = out.step;
+            rows<L>(r, g.kw, row_from, row_to);
+        }
+    }
+
+    template <int L>
+    void by_tiles(const float* kernel, const float* bias, const float* image, const Vectors& out) const {
+        Correlation c = {};
+        c.image = image;
+        c.image_pitch = g.pitch * L;
+        c.image_h = g.h;
+        c.image_w = g.w;
+        c.kernel = kernel;
+        c.kernel_h = g.kh;
+        c.kernel_w = g.kw;
+        c.ph = g.kh / 2;
+        c.pw = g.kw / 2;
+        c.summed = 1;
+        c.start = q.bias.data ? bias : nullptr;
+        c.out = out.data - row_from * out.pitch;
+        c.out_pitch = out.pitch;
+        c.out_column = out.step;
+        correlate<L>(c, row_from, row_to, g.w);
+        finish<L>(out, row_to - row_from, g.w, nullptr, q.activation);
     }
 };
 

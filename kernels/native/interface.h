@@ -1,11 +1,11 @@
 // The plain C interface of the library: one struct of 64-bit numbers per call, no torch, no Python.
 //
-// Raise LKSPACE_ABI, here and in native_backend.py, with every change of the struct or of a function's meaning.
+// Raise LKSPACE_ABI, here and in library.py, with every change of the struct or of a function's meaning.
 #pragma once
 
 #include <cstdint>
 
-#define LKSPACE_ABI 1
+#define LKSPACE_ABI 2
 
 #if defined(_WIN32)
 #define LKSPACE_API extern "C" __declspec(dllexport)
@@ -16,6 +16,8 @@
 namespace lkspace {
 
 enum Type : int64_t { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
+enum Scheme : int64_t { DIRECT = 0, FREQUENCY = 1 };
+enum Activation : int64_t { NONE = 0, RELU = 1, GELU = 2 };
 enum Isa : int64_t { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
 
 // A tensor (n, c, h, w): address and strides in elements. A kernel is (c, 1, h, w), a bias has only `c`.
@@ -24,13 +26,15 @@ struct View {
     int64_t n, c, h, w;
 };
 
-// What both functions need. `image` is x. `map` is y (written by the convolution) or y's gradient (read by the weight
-// gradient). `kernel` and `bias` are read by the convolution and written by the weight gradient; bias.data may be 0.
+// What all functions need. `image` is x. `map` is y (written by the convolution) or y's gradient (read by the others).
+// `kernel` and `bias` are read by the convolution and written by the weight gradient; bias.data may be 0. The gradients in
+// the frequency domain read `kernel`, write `bias`, `image_gradient` and `kernel_gradient`; the data of each may be 0.
 struct Call {
     int64_t isa, type, threads;
     int64_t n, c, h, w, kh, kw;
     int64_t flip;  // convolution only: turn the kernel by 180 degrees, which makes it the input gradient
-    View image, map, kernel, bias;
+    int64_t scheme, activation;  // convolution only
+    View image, map, kernel, bias, image_gradient, kernel_gradient;
 };
 
 }  // namespace lkspace

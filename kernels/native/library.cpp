@@ -1,4 +1,4 @@
-// The exported functions: which instruction sets are there, and the two operations handed to one of them.
+// The exported functions: which instruction sets are there, and the operations handed to one of them.
 #include <new>
 
 #include "interface.h"
@@ -36,28 +36,43 @@ int64_t guarded(const Work& work) {
     }
 }
 
+#if defined(LKSPACE_X86)
+#define LKSPACE_CHOOSE(call, function)                           \
+    switch ((call).isa) {                                        \
+        case AVX512: return avx512::function(call);              \
+        case AVX2: return avx2::function(call);                  \
+        default: return portable::function(call);                \
+    }
+#else
+#define LKSPACE_CHOOSE(call, function) return portable::function(call)
+#endif
+
 }  // namespace
+
+// For the cost model and the benchmark: sizes and costs of transforms, and how fast this processor multiplies and adds.
+LKSPACE_API int64_t lkspace_transform_points(int64_t least) { return portable::transform_points(least); }
+LKSPACE_API double lkspace_transform_cost(int64_t points) { return portable::transform_cost(points); }
+LKSPACE_API double lkspace_multiply_adds(int64_t isa, int64_t threads) {
+    switch (isa) {
+#if defined(LKSPACE_X86)
+        case AVX512: return avx512::multiply_adds(threads);
+        case AVX2: return avx2::multiply_adds(threads);
+#endif
+        default: return portable::multiply_adds(threads);
+    }
+}
 
 LKSPACE_API int64_t lkspace_convolve(const Call* call) {
     return guarded([&] {
-        switch (call->isa) {
-#if defined(LKSPACE_X86)
-            case AVX512: return avx512::convolve(*call);
-            case AVX2: return avx2::convolve(*call);
-#endif
-            default: return portable::convolve(*call);
-        }
+        if (call->scheme == FREQUENCY) LKSPACE_CHOOSE(*call, frequency_convolve);
+        LKSPACE_CHOOSE(*call, convolve);
     });
 }
 
 LKSPACE_API int64_t lkspace_weight_gradient(const Call* call) {
-    return guarded([&] {
-        switch (call->isa) {
-#if defined(LKSPACE_X86)
-            case AVX512: return avx512::weight_gradient(*call);
-            case AVX2: return avx2::weight_gradient(*call);
-#endif
-            default: return portable::weight_gradient(*call);
-        }
-    });
+    return guarded([&] { LKSPACE_CHOOSE(*call, weight_gradient); });
+}
+
+LKSPACE_API int64_t lkspace_frequency_gradients(const Call* call) {
+    return guarded([&] { LKSPACE_CHOOSE(*call, frequency_gradients); });
 }

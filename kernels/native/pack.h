@@ -149,5 +149,13 @@ void unpack(const Vectors& from, Picture<T> to) {
     }
 }
 
+// sum += all of `count` vectors
+template <int L>
+void add_up(const float* vectors, int64_t count, float* sum) {
+    Vector<L> total = {};
+    for (int64_t k = 0; k < count; ++k) total += load<L>(vectors + k * L);
+    store<L>(sum, load<L>(sum) + total);
+}
+
 }  // namespace
 }  // namespace lkspace

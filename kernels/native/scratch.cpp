@@ -13,14 +13,14 @@ namespace {
 
 constexpr size_t LINE = 64;
 
-struct Memory {
+struct Kept {
     void* block = nullptr;
     float* aligned = nullptr;
     size_t floats = 0;
-    ~Memory() { std::free(block); }
+    ~Kept() { std::free(block); }
 };
 
-thread_local Memory memory;
+thread_local Kept memory;
 std::atomic<bool> in_child{false};
 
 #if !defined(_WIN32)
@@ -28,6 +28,19 @@ const int watching = pthread_atfork(nullptr, nullptr, [] { in_child = true; });
 #endif
 
 }  // namespace
+
+namespace {
+
+float* allocated(size_t floats) {
+    void* const block = std::malloc(floats * sizeof(float) + 1);
+    if (!block) throw std::bad_alloc();
+    return static_cast<float*>(block);
+}
+
+}  // namespace
+
+Memory::Memory(size_t floats) : data(allocated(floats)) {}
+Memory::~Memory() { std::free(data); }
 
 bool forked() { return in_child; }
 

@@ -15,6 +15,18 @@ namespace lkspace {
 // At least `floats` floats, aligned to a cache line, this thread's until it asks again. Throws std::bad_alloc.
 float* scratch(size_t floats);
 
+// Floats of a call's own, undefined at first. Not std::vector: its functions, compiled for one instruction set, could be merged
+// with those compiled for another.
+class Memory {
+   public:
+    explicit Memory(size_t floats);
+    ~Memory();
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
+
+    float* const data;
+};
+
 // Whether this process was forked from one that may have had worker threads: GNU OpenMP would wait for them forever.
 bool forked();
 

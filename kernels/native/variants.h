@@ -1,12 +1,17 @@
-// direct.cpp, once per instruction set.
+// direct.cpp and frequency.cpp, once per instruction set.
 #pragma once
 
 #include "interface.h"
 
-#define LKSPACE_DECLARE(variant)            \
-    namespace variant {                     \
-    void convolve(const Call& call);        \
-    void weight_gradient(const Call& call); \
+#define LKSPACE_DECLARE(variant)                \
+    namespace variant {                         \
+    void convolve(const Call& call);            \
+    void weight_gradient(const Call& call);     \
+    void frequency_convolve(const Call& call);  \
+    void frequency_gradients(const Call& call); \
+    int64_t transform_points(int64_t least);    \
+    double transform_cost(int64_t points);      \
+    double multiply_adds(int64_t threads);      \
     }
 
 namespace lkspace {

@@ -3,6 +3,10 @@
 
 #include <cstdint>
 
+#if defined(__FMA__)
+#include <immintrin.h>
+#endif
+
 // Columns of a tile: two sums and one image vector each, beside one kernel vector, fill the registers: 16, or 32 with
 // AVX-512 (and on ARM).
 #if defined(__AVX512F__)
@@ -69,6 +73,24 @@ inline __attribute__((always_inline)) void multiply_add(Vector<L>& sum, Vector<L
 #else
     sum += w * load<L>(x);
 #endif
+}
+
+// a * b + c and c - a * b, rounded once where the instruction set can. In frequency.cpp nothing else is fused, so that no
+// two copies of a loop that a compiler makes can differ in their bits.
+template <int L>
+inline __attribute__((always_inline)) Vector<L> fused(Vector<L> a, Vector<L> b, Vector<L> c) {
+#if defined(__AVX512F__)
+    if constexpr (L == 16) return (Vector<L>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#endif
+#if defined(__FMA__)
+    if constexpr (L == 8) return (Vector<L>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+    if constexpr (L == 4) return (Vector<L>)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+#endif
+    return a * b + c;
+}
+template <int L>
+inline __attribute__((always_inline)) Vector<L> fused_minus(Vector<L> a, Vector<L> b, Vector<L> c) {
+    return fused<L>(-a, b, c);
 }
 
 #if defined(__clang__)

@@ -6,19 +6,13 @@
 #include "correlate.h"
 #include "groups.h"
 #include "scratch.h"
+#include "weight_gradient_in_place.h"
 
 namespace lkspace {
 namespace {
 
 // Images whose gradients are summed in one go: as many as leave the L2 cache room (floats, image and gradient).
 constexpr int64_t SUMMED_FLOATS = 48 * 1024;
-
-template <int L>
-void add_up(const float* vectors, int64_t count, float* sum) {
-    Vector<L> total = {};
-    for (int64_t k = 0; k < count; ++k) total += load<L>(vectors + k * L);
-    store<L>(sum, load<L>(sum) + total);
-}
 
 // One piece of work: channel groups and rows of the reachable kernel, each from .. to - 1; biases with the first rows.
 template <class T>
@@ -88,15 +82,19 @@ struct WeightGradientPiece {
 template <class T>
 void weight_gradient(const Call& q) {
     const Geometry g(q);
+    const int64_t in_place = groups_in_place<T>(q, g), packed = g.groups - in_place;
+    if (in_place > 0) InPlace(q, g, in_place).run();
+    if (packed == 0) return;
     // Every piece packs its images anew, so kernels are cut only if there are too few groups for the threads.
-    const int64_t spans = ceil_divide(g.groups, least(g.together, most(1, g.groups / g.threads)));
+    const int64_t spans = ceil_divide(packed, least(g.together, most(1, packed / g.threads)));
     const int64_t cuts = spans % g.threads == 0 || spans >= PIECES * g.threads
                              ? 1
                              : least(ceil_divide(PIECES * g.threads, spans), ceil_divide(g.kh, 2));
     share(spans * cuts, g.threads, [&](int64_t piece) {
         const int64_t cut = piece % cuts, span = piece / cuts;
         WeightGradientPiece<T>{q, g,
-                               begin_of(span, spans, g.groups), begin_of(span + 1, spans, g.groups),
+                               static_cast<int>(in_place) + begin_of(span, spans, packed),
+                               static_cast<int>(in_place) + begin_of(span + 1, spans, packed),
                                begin_of(cut, cuts, g.kh), begin_of(cut + 1, cuts, g.kh)}
             .run();
     });

@@ -24,9 +24,9 @@ class DepthwiseConv2d(nn.Conv2d):
     def __init__(self, channels: int, kernel: int, bias: bool = False) -> None:
         super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=bias)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """input: (n, C, h, w) -> the same shape and memory format."""
-        return depthwise_conv2d(input, self.weight, self.bias)
+    def forward(self, input: Tensor, activation: str = "") -> Tensor:
+        """input: (n, C, h, w) -> the same shape and memory format. activation: as of `depthwise_conv2d`."""
+        return depthwise_conv2d(input, self.weight, self.bias, activation)
 
 
 class DropPath(nn.Module):
@@ -63,13 +63,15 @@ class LargeKernel(nn.Module):
         if reparam is not None:
             self.small_conv = conv_bn(DepthwiseConv2d(channels, reparam))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (n, C, h, w) -> the same shape."""
+    def forward(self, x: Tensor, nonlinear: nn.ReLU | None = None) -> Tensor:
+        """x: (n, C, h, w) -> the same shape, after `nonlinear` if given, which costs the merged form no pass."""
         if self.lkb_origin is None:
             assert self.lkb_reparam is not None
-            return self.lkb_reparam(x)  # type: ignore[no-any-return]
-        large: Tensor = self.lkb_origin(x)
-        return large if self.small_conv is None else large + self.small_conv(x)
+            return self.lkb_reparam(x, "" if nonlinear is None else "relu")  # type: ignore[no-any-return]
+        out: Tensor = self.lkb_origin(x)
+        if self.small_conv is not None:
+            out = out + self.small_conv(x)
+        return out if nonlinear is None else nonlinear(out)
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -50,7 +50,7 @@ class RepLKBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (n, C, h, w) -> the same shape."""
-        out: Tensor = self.drop_path(self.pw2(self.lk_nonlinear(self.large_kernel(self.pw1(self.prelkb_bn(x))))))
+        out: Tensor = self.drop_path(self.pw2(self.large_kernel(self.pw1(self.prelkb_bn(x)), self.lk_nonlinear)))
         return x + out if self.shortcut else out
 
     def fold(self) -> None:

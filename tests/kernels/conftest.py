@@ -6,29 +6,33 @@ import pytest
 import torch
 from torch import Tensor
 
-from lkspace.kernels import library, native_available
+from lkspace.kernels import library, native_available, schemes
 from lkspace.kernels.backends import VARIABLE
+from lkspace.kernels.native_calls import SCHEMES
 
-WAYS = ("torch", *library.ISAS)
+NATIVE_WAYS = tuple(f"{isa} {scheme}" for isa in library.ISAS for scheme in SCHEMES)
+WAYS = ("torch", *NATIVE_WAYS)
 
 
 def ways() -> list[str]:
     """Those of WAYS that can run here."""
     found = library.load()
     isas = [] if isinstance(found, str) else [n for i, n in enumerate(library.ISAS) if found.lkspace_has(i)]
-    return ["torch", *isas]
+    return [way for way in WAYS if way == "torch" or way.split()[0] in isas]
 
 
 def force(patch: pytest.MonkeyPatch, way: str) -> None:
-    """Make every call compute that way."""
+    """Make every call compute that way: "torch", or instruction set and scheme."""
     patch.setenv(VARIABLE, "torch" if way == "torch" else "native")
     if way != "torch":
-        patch.setenv(library.ISA_VARIABLE, way)
+        isa, scheme = way.split()
+        patch.setenv(library.ISA_VARIABLE, isa)
+        patch.setenv(schemes.VARIABLE, scheme)
 
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The test runs once for torch and once for every instruction set; those not on this machine are skipped."""
+    """The test runs for torch and every instruction set and scheme; what is not on this machine is skipped."""
     if request.param not in ways():
         pytest.skip(f"{request.param} is not on this machine")
     force(monkeypatch, request.param)

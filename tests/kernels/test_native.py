@@ -11,34 +11,43 @@ import pytest
 import torch
 from torch import Tensor
 
-from lkspace.kernels import depthwise_conv2d, library
+from lkspace.kernels import depthwise_conv2d, library, schemes
+from lkspace.kernels.native_calls import SCHEMES
 
-from .conftest import force, ways
+from .conftest import NATIVE_WAYS, force, ways
 
 pytestmark = pytest.mark.usefixtures("native", "threads")
 
 
-def everything(shape: tuple[int, int, int, int], kernel: int) -> list[Tensor]:
+def everything(shape: tuple[int, int, int, int], kernel: int, channels_last: bool) -> list[Tensor]:
     """Result and all gradients of one seeded call."""
     torch.manual_seed(3)
     x, weight, bias = torch.randn(shape), torch.randn(shape[1], 1, kernel, kernel), torch.randn(shape[1])
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
     leaves = [leaf.requires_grad_() for leaf in (x, weight, bias)]
     y = depthwise_conv2d(x, weight, bias)
     return [y.detach(), *torch.autograd.grad(y, leaves, torch.randn(shape))]
 
 
-@pytest.mark.parametrize("isa", library.ISAS)
-@pytest.mark.parametrize("shape", [(1, 8, 40, 24), (3, 24, 32, 32), (7, 40, 9, 9), (1, 1, 64, 64)])
+@pytest.mark.parametrize("native_way", [*NATIVE_WAYS, "as chosen"])
+@pytest.mark.parametrize(("kernel", "channels_last"), [(3, True), (5, False), (13, True)])
+@pytest.mark.parametrize("shape", [(1, 8, 40, 24), (3, 24, 32, 32), (7, 40, 9, 9), (1, 1, 64, 64), (12, 12, 20, 20)])
 def test_number_of_threads_does_not_change_a_bit(
-    isa: str, shape: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+    native_way: str,
+    shape: tuple[int, int, int, int],
+    kernel: int,
+    channels_last: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if isa not in ways():
-        pytest.skip(f"{isa} is not on this machine")
-    force(monkeypatch, isa)
+    if native_way in NATIVE_WAYS:
+        if native_way not in ways():
+            pytest.skip(f"{native_way} is not on this machine")
+        force(monkeypatch, native_way)
     results = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        results.append(everything(shape, 13))
+        results.append(everything(shape, kernel, channels_last))
     for other in results[1:]:
         assert all(map(torch.equal, results[0], other))
 
@@ -55,7 +64,9 @@ def test_the_library_shares_torchs_openmp_runtime() -> None:
     assert len({line.split()[-1] for line in maps if "libgomp" in line or "libomp" in line}) <= 1
 
 
-def test_python_threads_may_call_at_once() -> None:
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_python_threads_may_call_at_once(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(schemes.VARIABLE, scheme)
     torch.set_num_threads(2)
     shapes = [(2, 24, 24, 24), (4, 16, 9, 30), (1, 40, 32, 8), (3, 8, 40, 40)] * 3
     expected = [depthwise_conv2d(*arguments(shape)) for shape in shapes]
@@ -76,11 +87,13 @@ def total(expected: float) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_worker_processes(method: str) -> None:
+def test_worker_processes(method: str, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child forked after the parent had worker threads would wait for them forever under GNU OpenMP."""
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"{method} is not on this system")
+    monkeypatch.setenv(schemes.VARIABLE, scheme)
     torch.set_num_threads(2)
     expected = float(depthwise_conv2d(*arguments((2, 24, 24, 24))).double().sum())
     torch.set_num_threads(1)  # torch's own sum in the child must not start threads either
@@ -129,5 +142,5 @@ def test_library_that_does_not_load_says_so(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_struct_is_as_long_as_in_c() -> None:
-    """Ten numbers and four views of five: interface.h counts the same."""
-    assert ctypes.sizeof(library.Call) == 8 * (10 + 4 * 5)
+    """Twelve numbers and six views of five: interface.h counts the same."""
+    assert ctypes.sizeof(library.Call) == 8 * (12 + 6 * 5)

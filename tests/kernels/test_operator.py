@@ -115,6 +115,44 @@ def test_results_are_rounded_to_nearest_even(way: str, dtype: torch.dtype) -> No
     )
 
 
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("kernel", [3, 13])
+def test_activation_in_the_epilogue(way: str, kernel: int, layout: str, dtype: torch.dtype, activation: str) -> None:
+    """Fused, it is torch's activation of the float64 convolution, and so are its gradients as a composite."""
+    torch.manual_seed(4)
+    shape = (2, 13, 9, 18)
+    x, grad = tensor(layout, shape, dtype), tensor(layout, shape, dtype)
+    weight, bias = torch.randn(13, 1, kernel, kernel, dtype=dtype) / kernel, torch.randn(13, dtype=dtype)
+    function = torch.relu if activation == "relu" else torch.nn.functional.gelu
+    before = reference(x, weight, bias, grad)["y"].requires_grad_()
+    after = function(before)
+    (into_before,) = torch.autograd.grad(after, before, grad.double())
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-8
+    with torch.no_grad():
+        fused = depthwise_conv2d(x, weight, bias, activation)
+    assert fused.dtype == dtype
+    assert difference(fused, after.detach()) < tolerance
+    if dtype != torch.float32:
+        return
+    leaf = weight.clone().requires_grad_()
+    (into_weight,) = torch.autograd.grad(depthwise_conv2d(x, leaf, bias, activation), leaf, grad)
+    assert difference(into_weight, reference(x, weight, bias, into_before)["weight"]) < tolerance
+
+
+def test_activations_keep_what_torchs_keep(way: str) -> None:
+    """NaN, infinities, zeros and every size of number through a kernel of one."""
+    sizes = torch.logspace(-38, 38, 2000)
+    special = torch.tensor([0.0, torch.inf, -torch.inf, torch.nan])
+    x = torch.cat([sizes, -sizes, torch.linspace(-6, 6, 4000), special]).view(1, 4, 1, -1)
+    weight = torch.ones(4, 1, 1, 1)
+    for activation, function in (("relu", torch.relu), ("gelu", torch.nn.functional.gelu)):
+        expected = function(x.double()).float()
+        y = depthwise_conv2d(x, weight, activation=activation)
+        torch.testing.assert_close(y, expected, rtol=2e-6, atol=1e-6, equal_nan=True)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_result_lies_in_memory_as_x(way: str, layout: str) -> None:
     x = tensor(layout, (2, 8, 5, 6)).requires_grad_()
@@ -139,12 +177,38 @@ def test_nan_and_infinity_stay_within_the_kernels_reach(way: str, kernel: tuple[
     p, q = kernel[0] // 2, kernel[1] // 2
     reached[0, [3, 5], max(0, 6 - p) : 6 + p + 1, max(0, 20 - q) : 20 + q + 1] = True
     assert torch.equal(~y.isfinite(), reached)
-    torch.testing.assert_close(y[~reached], clean[~reached])
+    torch.testing.assert_close(y[~reached], clean[~reached], rtol=1e-5, atol=1e-5 * float(clean.abs().max()))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_gradients_of_spoiled_planes_are_those_of_the_direct_scheme(
+    native: None, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transform would spread one NaN, or one overflow, over a plane and a whole kernel."""
+    torch.manual_seed(5)
+    x, grad, weight = torch.randn(3, 20, 18, 16), torch.randn(3, 20, 18, 16), torch.randn(20, 1, 9, 9)
+    x[1, 3, 4, 5] = grad[2, 11, 0, 0] = value
+    if value != 3e38:  # finite: the result is too, and as exact as its largest value allows
+        weight[17, 0, 1, 1] = value
+    bias = torch.randn(20)
+    results = {}
+    for scheme in ("direct", "frequency"):
+        monkeypatch.setenv("LKSPACE_KERNEL", "native")
+        monkeypatch.setenv("LKSPACE_SCHEME", scheme)
+        results[scheme] = run(x, weight, bias, grad)
+    for name, direct in results["direct"].items():
+        finite = direct.isfinite()
+        frequency = results["frequency"][name]
+        assert torch.equal(frequency.isfinite(), finite), name
+        tolerance = 1e-5 * float(direct[finite].abs().max())
+        torch.testing.assert_close(frequency[finite], direct[finite], rtol=1e-5, atol=tolerance)
 
 
 @pytest.mark.usefixtures("native")
-def test_an_infinite_weight_beyond_the_map_is_not_met() -> None:
+@pytest.mark.parametrize("scheme", ["direct", "frequency"])
+def test_an_infinite_weight_beyond_the_map_is_not_met(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The padding is no pixel: infinity times its zero must not appear as NaN."""
+    monkeypatch.setenv("LKSPACE_SCHEME", scheme)
     weight = torch.zeros(4, 1, 3, 3)
     weight[:, 0, 0, 0] = float("inf")
     y = depthwise_conv2d(torch.ones(1, 4, 2, 2), weight)
@@ -179,6 +243,11 @@ def test_empty_tensors(way: str, shape: tuple[int, int, int, int]) -> None:
 def test_wrong_calls_name_the_argument(x: Tensor, weight: Tensor, bias: Tensor | None, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         depthwise_conv2d(x, weight, bias)
+
+
+def test_an_unknown_activation_is_refused() -> None:
+    with pytest.raises(ValueError, match="activation must be one of '', 'relu', 'gelu', got 'silu'"):
+        depthwise_conv2d(torch.ones(1, 4, 5, 5), torch.ones(4, 1, 3, 3), activation="silu")
 
 
 def test_gradient_of_another_shape_is_refused() -> None:

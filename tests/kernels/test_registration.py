@@ -17,13 +17,14 @@ BACKWARD = torch.ops.lkspace.depthwise_conv2d_backward.default
 class Layer(nn.Module):
     """A network of one operator."""
 
-    def __init__(self) -> None:
+    def __init__(self, activation: str = "") -> None:
         super().__init__()
+        self.activation = activation
         self.weight = nn.Parameter(torch.randn(6, 1, 5, 3))
         self.bias = nn.Parameter(torch.randn(6))
 
     def forward(self, x: Tensor) -> Tensor:
-        return depthwise_conv2d(x, self.weight, self.bias)
+        return depthwise_conv2d(x, self.weight, self.bias, self.activation)
 
 
 def leaves(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,6 +40,9 @@ def test_gradients_and_their_gradients() -> None:
     assert torch.autograd.gradcheck(depthwise_conv2d, (x, weight))
     assert torch.autograd.gradcheck(lambda x: depthwise_conv2d(x, weight.detach()), (x,))
     assert torch.autograd.gradgradcheck(depthwise_conv2d, (x, weight, bias))
+    for activation in ("relu", "gelu"):  # of the operator itself: as a composite it is torch's
+        assert torch.autograd.gradcheck(lambda *given, a=activation: FORWARD(*given, a), (x, weight, bias))
+    assert torch.autograd.gradgradcheck(lambda *given: FORWARD(*given, "gelu"), (x, weight, bias))
     assert torch.autograd.gradgradcheck(lambda w: depthwise_conv2d(x.detach(), w), (weight,))
 
 
@@ -67,6 +71,8 @@ def test_opcheck(dtype: torch.dtype, channels_last: bool) -> None:
     grad = torch.randn_like(x)
     torch.library.opcheck(FORWARD, (x, weight, bias))
     torch.library.opcheck(FORWARD, (x, weight))
+    torch.library.opcheck(FORWARD, (x, weight, bias, "relu"))
+    torch.library.opcheck(FORWARD, (x, weight, None, "gelu"))
     torch.library.opcheck(BACKWARD, (grad, x, weight, [True, True, True]))
     torch.library.opcheck(BACKWARD, (grad, x, weight, [False, True, False]))
 
@@ -81,6 +87,17 @@ def test_compile_gives_one_graph_and_the_same_numbers(way: str) -> None:
     layer.weight.grad = None
     compiled(x).square().sum().backward()
     torch.testing.assert_close(layer.weight.grad, expected, rtol=0, atol=0)
+
+
+def test_without_gradients_the_activation_is_in_the_operator() -> None:
+    torch.manual_seed(0)
+    layer, x = Layer(activation="relu").requires_grad_(False), torch.randn(2, 6, 9, 7)
+    program = torch.export.export(layer, (x,))
+    targets = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    assert targets == [FORWARD]
+    torch.testing.assert_close(program.module()(x), torch.relu(Layer.forward(layer, x)), rtol=0, atol=0)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x), rtol=0, atol=0)
 
 
 def test_export_keeps_the_operator_and_any_batch() -> None:

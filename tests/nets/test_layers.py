@@ -53,6 +53,17 @@ def test_merged_large_kernel_is_the_same_function(awkward, dtype, kernel, repara
         assert close(F.conv2d(x, weight, bias, padding=kernel // 2, groups=6), want)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_large_kernel_with_its_activation(awkward, layout):
+    torch.manual_seed(1)
+    block = awkward(LargeKernel(6, 9, 5)).requires_grad_(False)
+    x = torch.randn(2, 6, 8, 11).contiguous(memory_format=layout)
+    want = torch.relu(block(x))
+    assert close(block(x, torch.nn.ReLU()), want)
+    block.merge()
+    assert close(block(x, torch.nn.ReLU()), want)
+
+
 def test_merging_twice_changes_nothing(awkward):
     block = awkward(LargeKernel(4, 9, 5))
     block.merge()
