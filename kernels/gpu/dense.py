@@ -19,7 +19,7 @@ from lkspace.kernels.gpu.common import EXACT, exact_sum, finish, not_finite, pro
 from lkspace.kernels.gpu.problem import Problem, alignment
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "C", "H", "W", "KH", "KW"])
 def convolve_plane(
     x_ptr, y_ptr, w_ptr, bias_ptr,
     N, C, H, W, KH, KW,

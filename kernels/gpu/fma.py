@@ -19,7 +19,7 @@ from lkspace.kernels.gpu.common import EXACT, exact_sum, finish, not_finite
 from lkspace.kernels.gpu.problem import Problem
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "C", "H", "W", "KH", "KW"])
 def convolve_taps(
     x_ptr, y_ptr, w_ptr, bias_ptr,
     N, C, H, W, KH, KW,

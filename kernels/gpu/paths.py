@@ -22,7 +22,7 @@ _ANY_DEVICE = (108, 99 * 1024)  # multiprocessors, shared memory of a block; whe
 
 def candidates(problem: Problem, device: torch.device) -> list[Choice]:
     """Every way that is worth timing, the best guess first; torch's two layouts are always among them, last."""
-    processors, shared_memory = _limits(device)
+    processors, shared_memory = limits(device)
     if problem.direction == "weight gradient":
         own = weight_gradient.choices(problem, processors)
         return [*(_in_both_layouts(own, 3, 1) if problem.channels_last else own), *_TORCH]
@@ -95,7 +95,8 @@ def _in_both_layouts(choices: list[Choice], copied: int, as_it_lies: int) -> lis
     return [*(replace(choice, planar=True) for choice in choices[:copied]), *choices[:as_it_lies]]
 
 
-def _limits(device: torch.device) -> tuple[int, int]:
+def limits(device: torch.device) -> tuple[int, int]:
+    """Multiprocessors, and bytes of shared memory that one block may have."""
     if device.type != "cuda":
         return _ANY_DEVICE
     properties = torch.cuda.get_device_properties(device)

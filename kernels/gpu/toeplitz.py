@@ -25,7 +25,7 @@ from lkspace.kernels.gpu.problem import Problem, alignment
 SHIFTS = tl.constexpr(8)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["KH", "KW", "L", "Z"])
 def shift_table(w_ptr, table_ptr, KH, KW, L, Z, FLIP: tl.constexpr, BLOCK: tl.constexpr):
     """table[c, u, t, l] = w[c, u, l - Z - t + Kw/2], 0 outside; a program for a row (c, u) and BLOCK values.
 
@@ -46,7 +46,7 @@ def shift_table(w_ptr, table_ptr, KH, KW, L, Z, FLIP: tl.constexpr, BLOCK: tl.co
     tl.store(table_ptr + row * SHIFTS * L + e, value, mask=e < SHIFTS * L)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "C", "H", "W", "KH", "KW", "L", "Z", "POSITIONS"])
 def convolve(
     x_ptr, y_ptr, w_ptr, table_ptr, bias_ptr,
     N, C, H, W, KH, KW, L, Z, POSITIONS,
@@ -176,8 +176,8 @@ _EXACT_TILE = (4, 16, 64, 1, 16, 8, 2)  # "ieee" products run on the FP32 units,
 _SUMS_A_CYCLE, _BYTES_A_CYCLE, _CYCLES_A_STEP = 1024, 40, 60
 
 
-def choices(problem: Problem, processors: int, shared_memory: int) -> list[Choice]:
-    """Tiles for this problem, cheapest by the model first: three read T from a table, the best gathers it, too."""
+def choices(problem: Problem, processors: int, shared_memory: int, tables: int = 3, gathered: int = 1) -> list[Choice]:
+    """Tiles for this problem, cheapest by the model first: some that read T from a table, some that gather it."""
     tiles = _TILES if problem.precision != "ieee" else (_EXACT_TILE,)
     found = []
     for *sizes, warps, deepest in tiles:
@@ -191,7 +191,7 @@ def choices(problem: Problem, processors: int, shared_memory: int) -> list[Choic
     found.sort(key=lambda one: one[0])
     return [
         Choice("toeplitz", (*tile.items(), ("TABLE", table)), warps, stages, model=model)
-        for table, count in ((1, 3), (0, 1))
+        for table, count in ((1, tables), (0, gathered))
         for model, tile, warps, stages in found[:count]
     ]
 

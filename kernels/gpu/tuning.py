@@ -67,7 +67,7 @@ def measured(offered: list[Choice], call: Callable[[Choice], Call]) -> dict[Choi
     """Seconds of every choice that can run here; those that cannot are left out, torch's own convolution never is."""
     times: dict[Choice, float] = {}
     best = float("inf")
-    for choice in reversed(offered):  # torch first: it bounds what is worth more than one call
+    for choice in offered:  # the best guess first: it bounds what is worth more than one call, torch's often is not
         try:
             times[choice] = seconds(call(choice), HOPELESS * best)
         except Exception as error:
@@ -123,6 +123,15 @@ def stored(device: str, problem: Problem, offered: list[Choice]) -> Choice | Non
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return choice if choice in offered else None
+
+
+def recorded(device: str, problem: Problem) -> dict[str, float]:
+    """Seconds of every choice, by its name, when this problem was timed; {} if it was not."""
+    try:
+        record = json.loads(_path(device, problem).read_text())
+        return {str(name): float(time) for name, time in record["seconds"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def store(device: str, problem: Problem, choice: Choice, times: dict[Choice, float]) -> None:

@@ -23,7 +23,7 @@ from lkspace.kernels.gpu.common import product
 from lkspace.kernels.gpu.problem import Problem, alignment
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "C", "H", "W", "KH", "KW", "Z", "PARTS"])
 def correlate(
     x_ptr, g_ptr, part_ptr,
     N, C, H, W, KH, KW, Z, PARTS,
@@ -88,7 +88,7 @@ def correlate(
     tl.store(part_ptr + (tile + m)[:, None] * width + (l0 + tl.arange(0, BL))[None, :], total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "C", "H", "W", "KH", "KW", "Z", "PARTS", "WIDTH"])
 def sum_diagonals(
     part_ptr, x_ptr, g_ptr, dw_ptr,
     N, C, H, W, KH, KW, Z, PARTS, WIDTH,
@@ -137,11 +137,10 @@ _TILES = (
 )
 _NAMES = ("BU", "BW", "BL", "BR")
 _EXACT_TILE = (4, 16, 32, 16, 4, 2)  # "ieee" products run on the FP32 units, from registers: small
-_TAKEN = 4  # tiles that are tried
 _FULL = 4  # programs per multiprocessor up to which the batch is split into parts
 
 
-def choices(problem: Problem, processors: int) -> list[Choice]:
+def choices(problem: Problem, processors: int, tried: int = 4) -> list[Choice]:
     """Tiles that execute the least, with the parts that fill the device."""
     tiles = _TILES if problem.precision != "ieee" else (_EXACT_TILE,)
     found = []
@@ -154,7 +153,7 @@ def choices(problem: Problem, processors: int) -> list[Choice]:
         tile = (*zip(_NAMES, sizes, strict=True), ("PARTS", parts))
         loads = 1 + 32 / (bu * bw) + 32 / bl  # a product of 32 x 32 waits for its loads as long as it computes
         found.append(Choice("correlate", tile, warps, stages, model=executed * loads))
-    return sorted(found, key=lambda choice: choice.model)[:_TAKEN]
+    return sorted(found, key=lambda choice: choice.model)[:tried]
 
 
 def _window(w: int, kw: int, bw: int, bl: int) -> tuple[int, int]:

@@ -92,6 +92,7 @@ class TestChoice:
         assert self.choose() == self.fast
         assert self.choose() == self.fast
         assert len(self.timed) == 1
+        assert self.tuning.recorded("GPU A", self.problem) == {str(one): time for one, time in self.times.items()}
         self.tuning.forget()  # another process
         self.times[self.fast] = 9.0
         assert self.choose() == self.fast  # a choice does not change
@@ -181,7 +182,7 @@ class TestTimes:
         offered = [Choice("dense"), Choice("taps"), Choice("torch")]
         times = dict(zip(offered, (1.0, 4.0, 2.0), strict=True))
         assert self.tuning.measured(offered, lambda choice: lambda: times[choice]) == times
-        assert self.limits == [float("inf"), 6.0, 6.0]
+        assert self.limits == [float("inf"), 3.0, 3.0]
 
     def test_a_tile_too_large_for_the_device_is_left_out(self) -> None:
         import triton
