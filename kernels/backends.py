@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lkspace.errors import UserError
-from lkspace.kernels import native_backend, torch_backend
+from lkspace.kernels import gpu, native_backend, torch_backend
 
 VARIABLE = "LKSPACE_KERNEL"
 
@@ -29,10 +29,6 @@ class Backend:
     backward: Callable[[Tensor, Tensor, Tensor, Sequence[bool]], tuple[Tensor, Tensor, Tensor]]
 
 
-def _no_gpu_kernels() -> str:
-    return "this version has no GPU kernels of its own; torch computes CUDA tensors"
-
-
 def _any_tensors(x: Tensor, weight: Tensor) -> str:
     return ""
 
@@ -40,7 +36,7 @@ def _any_tensors(x: Tensor, weight: Tensor) -> str:
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("gpu", _no_gpu_kernels, _any_tensors, torch_backend.forward, torch_backend.backward),
+        Backend("gpu", gpu.missing, gpu.refuses, gpu.forward, gpu.backward),
         Backend(
             "native",
             native_backend.native_reason,

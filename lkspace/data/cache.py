@@ -19,17 +19,12 @@ import numpy as np
 from lkspace.data.imageset import Split
 from lkspace.data.source import SPLITS, Source, SplitName
 from lkspace.errors import RunError, UserError
+from lkspace.folders import cache_folder
+
+__all__ = ["cache_folder", "stored"]
 
 Progress = Callable[[int, int], None]
 FORMAT = 1  # Of the files in a folder; part of the key.
-
-
-def cache_folder() -> Path:
-    """Where caches lie unless a call says otherwise: $LKSPACE_CACHE, else lkspace in the user's cache folder."""
-    if own := os.environ.get("LKSPACE_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "lkspace"
 
 
 def stored(folder: Path, source: Source, size: int, seed: int, progress: Progress | None) -> dict[SplitName, Split]:

@@ -39,7 +39,7 @@ def test_forcing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "torch")
     assert backend_for(X, WEIGHT) == "torch"
     monkeypatch.setenv(VARIABLE, "gpu")
-    with pytest.raises(UserError, match="LKSPACE_KERNEL=gpu: this version has no GPU kernels"):
+    with pytest.raises(UserError, match="LKSPACE_KERNEL=gpu: torch finds no GPU"):
         backend_for(X, WEIGHT)
     monkeypatch.setenv(VARIABLE, "cuda")
     with pytest.raises(UserError, match="LKSPACE_KERNEL=cuda: no such backend; known: gpu, native, torch"):

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Everything that is to be measured on a machine with one NVIDIA GPU, in parts of at most ten minutes:
+#
+#     benchmarks/gpu.sh          all of it, under 30 minutes
+#     benchmarks/gpu.sh 1        correctness on the device, then benchmarks/depthwise.py --device cuda
+#     benchmarks/gpu.sh 2        time of every tile on the shapes that aims were set for
+#     benchmarks/gpu.sh 3        a real search, four trials sharing the GPU
+#
+# Runs from the checkout (PYTHONPATH), nothing is installed but what part 3 misses: from the wheels in $LKSPACE_WHEELS
+# if that names a folder, else from PyPI. What was measured lies in benchmarks/results/ after each part; each part can be
+# given again. The choices of kernels are remembered in $LKSPACE_CACHE, by default in runs/cache of the checkout.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+export LKSPACE_CACHE="${LKSPACE_CACHE:-$PWD/runs/cache}"
+export TRITON_CACHE_DIR="${TRITON_CACHE_DIR:-$LKSPACE_CACHE/triton}"
+python=${PYTHON:-python3}
+results=benchmarks/results
+
+device() {
+    "$python" -c 'import sys; sys.path.insert(0, "benchmarks"); import torch, depthwise_cuda
+print(depthwise_cuda.slug(torch.cuda.get_device_name()))'
+}
+
+part_1() {
+    # A failed test must not cost the timings, nor a slow compiler: both are told at the end.
+    local failed=0
+    timeout 110 "$python" -m pytest -p no:cacheprovider -x tests/kernels/test_gpu_kernels.py || failed=$?
+    timeout 480 "$python" benchmarks/depthwise.py --device cuda --budget "${BUDGET:-450}"
+    [ "$failed" = 0 ] || { echo "the kernels' tests ended with $failed" >&2; return 1; }
+}
+
+part_2() {
+    timeout 540 "$python" benchmarks/depthwise_tiles.py
+}
+
+part_3() {
+    install_missing
+    local run=runs/gpu out
+    out=$results/$(device)_search
+    # What the limit cuts off, the same command continues.
+    timeout --signal=INT --kill-after=30 540 "$python" -m lkspace search --space replknet-tiny --budget "${TRIALS:-24}" \
+        --gpus-per-trial 0.25 --concurrency 4 --latency-dtype bfloat16 --latency-batch 64 --run "$run" ||
+        echo "the search ended with $?: what it has found so far is kept" >&2
+    "$python" -m lkspace front "$run" --json >"$out.json"
+    "$python" -m lkspace front "$run"
+    cp "$run/environment.json" "${out}_environment.json"
+}
+
+# Part 4, a recorded benchmark space: no command makes one yet. It is added here when there is one.
+# Part 5, proxies at 128 to 224 px: benchmarks/proxy.py has no flag for a device or a size yet. It is added here then.
+
+install_missing() {
+    local missing
+    missing=$("$python" - <<'PYTHON'
+from importlib.util import find_spec
+needed = {"optuna": "optuna>=4.5", "ray": "ray[tune]>=2.50", "fvcore": "fvcore", "plotly": "plotly>=6.0",
+          "pydantic": "pydantic>=2.9", "yaml": "pyyaml", "PIL": "pillow", "safetensors": "safetensors",
+          "sklearn": "scikit-learn", "pandas": "pandas", "typer": "typer", "rich": "rich"}
+print(*(package for module, package in needed.items() if find_spec(module) is None))
+PYTHON
+    )
+    [ -n "$missing" ] || return 0
+    local source=()
+    if [ -n "${LKSPACE_WHEELS:-}" ] && compgen -G "$LKSPACE_WHEELS/*.whl" >/dev/null; then
+        source=(--no-index --find-links "$LKSPACE_WHEELS")
+    fi
+    # shellcheck disable=SC2086
+    "$python" -m pip install --quiet ${source[@]+"${source[@]}"} $missing
+}
+
+mkdir -p "$results" runs
+"$python" -c 'import torch; assert torch.cuda.is_available(), "torch finds no GPU: nothing can be measured here"'
+case "${1:-all}" in
+    all) status=0; for part in 1 2 3; do "part_$part" || status=1; done; exit "$status" ;;
+    1 | 2 | 3) "part_$1" ;;
+    *) echo "usage: benchmarks/gpu.sh [1|2|3]" >&2; exit 2 ;;
+esac

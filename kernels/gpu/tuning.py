@@ -1,0 +1,159 @@
+"""Which choice is fastest: timed once per device and problem, torch's own convolution included, then remembered.
+
+On disk, in the cache folder, one small JSON file per device, versions and problem; written whole or not at all. What
+cannot be read, or names a choice that no longer exists, is timed again. While a CUDA graph is being captured nothing is
+timed: then it is the remembered choice or the first guess. A choice once made does not change, so that the same call
+gives the same bits, also where tiles sum in different orders.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import statistics
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import triton
+
+from lkspace.folders import cache_folder
+from lkspace.kernels.gpu.choice import Choice
+from lkspace.kernels.gpu.paths import candidates
+from lkspace.kernels.gpu.problem import Problem
+
+FORMAT = 1  # of the files, and of the kernels that were timed: raise it when these become faster or slower
+HOPELESS = 3.0  # times the fastest so far: one call is enough to know
+SPAN = 1e-3  # seconds that the calls of one captured graph take together, at least one call
+REPLAYS = 5
+
+_lock = threading.RLock()
+_known: dict[tuple[str, Problem], Choice] = {}
+Call = Callable[[], object]
+
+
+def choose(problem: Problem, device: torch.device, call: Callable[[Choice], Call]) -> Choice:
+    """The choice for this problem on this device; `call` makes of a choice the call that is to be timed."""
+    offered = candidates(problem, device)
+    if device.type != "cuda":
+        return offered[0]
+    name = torch.cuda.get_device_name(device)
+    if (known := _known.get((name, problem))) is not None:
+        return known
+    with _lock:  # one thread times, those that wait find its choice
+        if (known := _known.get((name, problem))) is not None:
+            return known
+        choice = stored(name, problem, offered)
+        if choice is None:
+            if torch.cuda.is_current_stream_capturing():
+                return offered[0]
+            times = measured(offered, call)
+            choice = min(times, key=times.__getitem__)
+            store(name, problem, choice, times)
+        _known[name, problem] = choice
+        return choice
+
+
+def forget() -> None:
+    """Drop what this process knows; files stay."""
+    with _lock:
+        _known.clear()
+
+
+def measured(offered: list[Choice], call: Callable[[Choice], Call]) -> dict[Choice, float]:
+    """Seconds of every choice that can run here; those that cannot are left out, torch's own convolution never is."""
+    times: dict[Choice, float] = {}
+    best = float("inf")
+    for choice in offered:  # the best guess first: it bounds what is worth more than one call, torch's often is not
+        try:
+            times[choice] = seconds(call(choice), HOPELESS * best)
+        except Exception as error:
+            if choice.path == "torch" or not _cannot_run(error):
+                raise
+            continue
+        best = min(best, times[choice])
+    return times
+
+
+def _cannot_run(error: Exception) -> bool:
+    """Whether a tile asks for more than this device or this version of Triton has; any other error is a bug."""
+    kinds = (triton.runtime.errors.OutOfResources, triton.compiler.errors.CompilationError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "PassManager" in str(error)
+
+
+def seconds(call: Call, hopeless: float = float("inf")) -> float:
+    """Seconds of one call on the device, free of the time that launching takes the processor; waits for the device."""
+    call()  # compiles
+    once = _elapsed(call)
+    if once > hopeless:
+        return once
+    count = max(1, round(SPAN / max(once, 1e-7)))
+    graph = torch.cuda.CUDAGraph()  # not by `torch.cuda.graph`, which collects garbage first: longer than all of this
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            for _ in range(count):
+                call()
+        finally:
+            graph.capture_end()
+    times = [_elapsed(graph.replay) / count for _ in range(REPLAYS)]
+    return statistics.median(times)
+
+
+def _elapsed(call: Call) -> float:
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3
+
+
+def stored(device: str, problem: Problem, offered: list[Choice]) -> Choice | None:
+    """What was once chosen for this device, these versions and this problem, if it is still offered."""
+    try:
+        record = json.loads(_path(device, problem).read_text())
+        if record["key"] != _key(device, problem):
+            return None
+        choice = Choice.from_dict(record["choice"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return choice if choice in offered else None
+
+
+def recorded(device: str, problem: Problem) -> dict[str, float]:
+    """Seconds of every choice, by its name, when this problem was timed; {} if it was not."""
+    try:
+        record = json.loads(_path(device, problem).read_text())
+        return {str(name): float(time) for name, time in record["seconds"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def store(device: str, problem: Problem, choice: Choice, times: dict[Choice, float]) -> None:
+    """Remember on disk; where that cannot be written, the next process times again."""
+    record = {
+        "key": _key(device, problem),
+        "choice": choice.to_dict(),
+        "seconds": {str(one): time for one, time in sorted(times.items(), key=lambda item: item[1])},
+    }
+    path = _path(device, problem)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+            json.dump(record, file, indent=1)
+        os.replace(file.name, path)
+
+
+def _key(device: str, problem: Problem) -> dict[str, object]:
+    versions = {"triton": triton.__version__, "torch": torch.__version__, "format": FORMAT}
+    return {"device": device, **versions, "problem": dataclasses.asdict(problem)}
+
+
+def _path(device: str, problem: Problem) -> Path:
+    key = json.dumps(_key(device, problem), sort_keys=True)
+    return cache_folder() / "kernels" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"

@@ -1,0 +1,213 @@
+"""The GPU backend without a GPU: its kernels in Triton's interpreter, how a choice is made and remembered."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from lkspace.kernels import availability
+
+PROBE = """
+import sys
+sys.modules["triton"] = None  # to import it is an error; torch does without
+import torch
+from lkspace.kernels import availability, depthwise_conv2d
+depthwise_conv2d(torch.ones(1, 2, 3, 3), torch.ones(2, 1, 3, 3))
+print(any(name.startswith("lkspace.kernels.gpu.") for name in sys.modules), repr(availability()["gpu"]))
+"""
+CUDA = torch.device("cuda")
+
+
+def test_without_a_gpu_triton_is_not_imported() -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in ("TRITON_INTERPRET", "LKSPACE_KERNEL")}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
+    found = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", *["'torch", "finds", "no", "GPU", "that", "it", "can", "use'"]]
+
+
+def test_kernels_in_the_interpreter() -> None:
+    """test_gpu_kernels.py in a process whose Triton interprets; on a device those tests run by themselves."""
+    pytest.importorskip("triton")
+    if torch.cuda.is_available():
+        pytest.skip("they run on the GPU")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        str(Path(__file__).with_name("test_gpu_kernels.py")),
+    ]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+    assert " passed" in run.stdout
+
+
+class TestChoice:
+    """Timed once, then remembered: in the process, and on disk for the next one."""
+
+    @pytest.fixture(autouse=True)
+    def device(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        pytest.importorskip("triton")
+        from lkspace.kernels.gpu import tuning
+        from lkspace.kernels.gpu.choice import Choice
+        from lkspace.kernels.gpu.problem import problem
+
+        self.tuning, self.folder = tuning, tmp_path / "kernels"
+        self.slow, self.fast = Choice("dense", (("BM", 64),)), Choice("dense", (("BM", 128),), warps=8, planar=True)
+        self.torch = Choice("torch")
+        self.problem = problem("forward", torch.ones(2, 3, 7, 7), torch.ones(3, 1, 5, 5))
+        self.times = {self.slow: 3.0, self.fast: 1.0, self.torch: 2.0}
+        self.timed: list[list[Choice]] = []
+        self.capturing, self.name = False, "GPU A"
+
+        def measured(offered: list[Choice], call: object) -> dict[Choice, float]:
+            self.timed.append(offered)
+            return {choice: self.times[choice] for choice in offered}
+
+        monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path))
+        monkeypatch.setattr(tuning, "measured", measured)
+        monkeypatch.setattr(tuning, "candidates", lambda problem, device: [self.slow, self.fast, self.torch])
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: self.name)
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: self.capturing)
+        tuning.forget()
+        yield
+        tuning.forget()
+
+    def choose(self) -> object:
+        return self.tuning.choose(self.problem, CUDA, lambda choice: lambda: None)
+
+    def file(self) -> Path:
+        (found,) = self.folder.glob("*.json")
+        return found
+
+    def test_fastest_is_chosen_and_remembered(self) -> None:
+        assert self.choose() == self.fast
+        assert self.choose() == self.fast
+        assert len(self.timed) == 1
+        assert self.tuning.recorded("GPU A", self.problem) == {str(one): time for one, time in self.times.items()}
+        self.tuning.forget()  # another process
+        self.times[self.fast] = 9.0
+        assert self.choose() == self.fast  # a choice does not change
+        assert len(self.timed) == 1
+        assert list(self.folder.iterdir()) == [self.file()]  # nothing unfinished is left
+
+    def test_torch_is_chosen_where_it_is_faster(self) -> None:
+        self.times[self.torch] = 0.5
+        assert self.choose() == self.torch
+        self.tuning.forget()
+        assert self.choose() == self.torch
+
+    @pytest.mark.parametrize("damage", ["", "{", "[]", "null", '{"key": 1}', "\x00\xff"])
+    def test_damaged_file_is_timed_again(self, damage: str) -> None:
+        self.choose()
+        self.file().write_text(damage)
+        self.tuning.forget()
+        assert self.choose() == self.fast
+        assert len(self.timed) == 2
+        self.tuning.forget()
+        assert self.choose() == self.fast
+        assert len(self.timed) == 2
+
+    def test_choice_that_no_longer_exists_is_timed_again(self) -> None:
+        self.choose()
+        record = json.loads(self.file().read_text())
+        record["choice"]["tile"]["BM"] = 256
+        self.file().write_text(json.dumps(record))
+        self.tuning.forget()
+        assert self.choose() == self.fast
+        assert len(self.timed) == 2
+
+    def test_other_devices_versions_and_problems_have_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.choose()
+        self.name = "GPU B"
+        self.choose()
+        monkeypatch.setattr(self.tuning.triton, "__version__", "9.9")
+        self.tuning.forget()
+        self.choose()
+        for change in ({"dtype": "bfloat16"}, {"n": 1}, {"direction": "input gradient"}, {"channels_last": True}):
+            self.problem = dataclasses.replace(self.problem, **change)
+            self.choose()
+        assert len(self.timed) == len(list(self.folder.glob("*.json"))) == 7
+
+    def test_nothing_is_timed_while_a_graph_is_captured(self) -> None:
+        self.capturing = True
+        assert self.choose() == self.slow  # the first guess
+        assert not self.timed
+        self.capturing = False
+        assert self.choose() == self.fast
+        self.capturing = True
+        assert self.choose() == self.fast
+        self.tuning.forget()
+        assert self.choose() == self.fast  # read from disk
+        assert len(self.timed) == 1
+
+    def test_folder_that_cannot_be_written_costs_only_time(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path / "file"))
+        assert self.choose() == self.fast
+        self.tuning.forget()
+        assert self.choose() == self.fast
+        assert len(self.timed) == 2
+
+
+class TestTimes:
+    """Which candidates are timed, and what becomes of those that cannot run."""
+
+    @pytest.fixture(autouse=True)
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("triton")
+        from lkspace.kernels.gpu import tuning
+
+        self.tuning, self.limits = tuning, list[float]()
+
+        def seconds(call: object, hopeless: float) -> float:
+            self.limits.append(hopeless)
+            return float(call())  # type: ignore[operator]
+
+        monkeypatch.setattr(tuning, "seconds", seconds)
+
+    def test_candidates_are_held_against_the_fastest_so_far(self) -> None:
+        from lkspace.kernels.gpu.choice import Choice
+
+        offered = [Choice("dense"), Choice("taps"), Choice("torch")]
+        times = dict(zip(offered, (1.0, 4.0, 2.0), strict=True))
+        assert self.tuning.measured(offered, lambda choice: lambda: times[choice]) == times
+        assert self.limits == [float("inf"), 3.0, 3.0]
+
+    def test_a_tile_too_large_for_the_device_is_left_out(self) -> None:
+        import triton
+
+        from lkspace.kernels.gpu.choice import Choice
+
+        def call(choice: Choice) -> object:
+            def run() -> float:
+                if choice.path != "torch":
+                    raise triton.runtime.errors.OutOfResources(300_000, 232_448, "shared memory")
+                return 1.0
+
+            return run
+
+        assert list(self.tuning.measured([Choice("dense"), Choice("torch")], call)) == [Choice("torch")]
+
+    def test_a_bug_is_not_hidden(self) -> None:
+        from lkspace.kernels.gpu.choice import Choice
+
+        with pytest.raises(ZeroDivisionError):
+            self.tuning.measured([Choice("dense"), Choice("torch")], lambda choice: lambda: 1 / 0)
+
+
+def test_reason_for_no_gpu_is_told() -> None:
+    if torch.cuda.is_available():
+        assert availability()["gpu"] == ""
+    elif os.environ.get("TRITON_INTERPRET") != "1":
+        assert availability()["gpu"] == "torch finds no GPU that it can use"
