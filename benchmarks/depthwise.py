@@ -39,6 +39,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--isa", choices=["avx2", "avx512"], help="hold torch and the operator to it")
     parser.add_argument("--seconds", type=float, default=1.0, help="per size, kernel and direction")
+    parser.add_argument(
+        "--busy", action="store_true", help="one thread, by its own clock: for a machine that is not quiet"
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--budget", type=float, default=450, help="seconds of the whole run; with --device cuda")
     options = parser.parse_args()
@@ -53,8 +56,15 @@ def main() -> None:
 
     from lkspace.kernels import scheme_summary
 
+    if options.busy:
+        options.threads = 1
     torch.set_num_threads(options.threads)
-    head = circumstances() | {"threads": options.threads, "schemes": scheme_summary(), "peak_gmacs": peak()}
+    head = circumstances() | {
+        "threads": options.threads,
+        "busy": options.busy,
+        "schemes": scheme_summary(),
+        "peak_gmacs": peak(),
+    }
     print(f"{head['processor']}, {options.threads} threads, torch {head['torch']}, {head['operator_instruction_set']}")
     print(f"peak {head['peak_gmacs']:.1f} GMAC/s; {head['schemes']}")
     print(f"({options.batch}, {options.channels}, R, R), milliseconds; CL = channels_last")
@@ -62,7 +72,9 @@ def main() -> None:
     rows = []
     for size in options.sizes:
         for kernel in options.kernels:
-            rows += measured(options.batch, options.channels, size, kernel, options.seconds, head["peak_gmacs"])
+            rows += measured(
+                options.batch, options.channels, size, kernel, options.seconds, head["peak_gmacs"], options.busy
+            )
     write(options.out, {**head, "unit": "seconds, median", "rows": rows})
 
 
@@ -81,16 +93,17 @@ def peak(seconds: float = 0.5) -> float:
 
 
 def measured(
-    batch: int, channels: int, size: int, kernel: int, seconds: float, peak_gmacs: float
+    batch: int, channels: int, size: int, kernel: int, seconds: float, peak_gmacs: float, busy: bool
 ) -> list[dict[str, Any]]:
     """One row per direction, and one for a training step's share."""
     from lkspace.kernels import library, schemes
 
     calls = prepared(batch, channels, size, kernel)
     rows = []
+    clock = time.thread_time if busy else time.perf_counter
     for direction in calls:
         check(calls[direction])
-        rows.append({"direction": direction, **medians(calls[direction], seconds)})
+        rows.append({"direction": direction, **medians(calls[direction], seconds, clock=clock)})
     step = {name: rows[0][name] + rows[-1][name] for name in NAMES}
     rows.append({"direction": "forward + gradients", **step})
     shape = schemes.Shape(batch, size, size, min(kernel, 2 * size - 1), min(kernel, 2 * size - 1))

@@ -26,11 +26,16 @@ def use_instruction_set(isa: str | None) -> None:
 
 
 def medians(
-    calls: Mapping[str, Callable[[], object]], seconds: float, least: int = 5, most: int = 400
+    calls: Mapping[str, Callable[[], object]],
+    seconds: float,
+    least: int = 5,
+    most: int = 400,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Median seconds of each call, all called in turn again and again, so that a disturbance meets every one.
 
-    At least `least` rounds after one that is thrown away, then until `seconds` are spent on all together.
+    At least `least` rounds after one that is thrown away, then until `seconds` are spent on all. `clock` may be
+    time.thread_time, which stands still while others use the processor: for calls that start no threads.
     """
     for call in calls.values():
         call()
@@ -40,9 +45,9 @@ def medians(
         if repeat >= least and time.perf_counter() - begin > seconds:
             break
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = clock()
             call()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lkspace.kernels import library, native_calls
 from lkspace.kernels.schemes import SMALL, Shape, cheaper, work
@@ -183,11 +184,14 @@ def measure(isa: int) -> Coefficients:
 
 
 def _calls(shape: Shape) -> dict[str, Callable[[], None]]:
+    def some(*sizes: int) -> Tensor:  # whatever the caller's default dtype and device are
+        count = math.prod(sizes)
+        return torch.linspace(-1, 1, count, dtype=torch.float32, device="cpu").view(sizes)
+
     with torch.inference_mode(False):
-        total = shape.n * _CHANNELS * shape.h * shape.w
-        values = torch.linspace(-1, 1, total).view(shape.n, shape.h, shape.w, _CHANNELS).permute(0, 3, 1, 2)
+        values = some(shape.n, shape.h, shape.w, _CHANNELS).permute(0, 3, 1, 2)
         x, grad, y = values, values.flip(2).contiguous(memory_format=torch.channels_last), torch.empty_like(values)
-        weight = torch.linspace(-1, 1, _CHANNELS * shape.kh * shape.kw).view(_CHANNELS, 1, shape.kh, shape.kw)
+        weight = some(_CHANNELS, 1, shape.kh, shape.kw)
         into = torch.empty_like(weight)
     return {
         "direct convolution": lambda: native_calls.convolve("direct", x, y, weight, threads=1),

@@ -1,7 +1,7 @@
 // What follows the sums while they are still in a register or the first-level cache: bias and activation.
 //
-// ReLU keeps NaN, as torch's does. GELU is the exact one, x (1 + erf(x / sqrt 2)) / 2, with erf by Abramowitz and Stegun 7.1.26
-// (absolute error 1.5e-7) and exp by a polynomial on [-ln 2 / 2, ln 2 / 2].
+// ReLU keeps NaN, as torch's does. GELU is the exact one, x (1 + erf(x / sqrt 2)) / 2, with erf by Abramowitz and Stegun
+// 7.1.26 (absolute error 1.5e-7) and exp by a polynomial on [-ln 2 / 2, ln 2 / 2].
 #pragma once
 
 #include "interface.h"

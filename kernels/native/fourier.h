@@ -6,8 +6,8 @@
 //         |  ...                       y[q + s (P j + i)] = (P-point transform of z)(i) * w^(i j)
 //        out last pass, m = 1        for q < s, j < m;  then n = m, s = s P
 //
-// The first pass knows how many of its inputs are there (the rest is the zero padding: not loaded, not multiplied), the
-// last how many of its outputs are wanted. The inverse is the same with real and imaginary parts changing places, unscaled.
+// The first pass knows how many of its inputs are there (the rest is the zero padding: not loaded, not multiplied), the last
+// how many of its outputs are wanted. The inverse is the same with real and imaginary parts changing places, unscaled.
 #pragma once
 
 #include <cmath>

@@ -105,7 +105,8 @@ struct Gradients {
     const Frequencies& f;
     const int64_t runs;
     float* const spoiled;  // per image and group: its input gradient must be computed directly
-    float* const sums;  // per group and run: spectrum and bias gradient
+    float* const lost;  // per group: its weight gradient must be
+    float* const sums;  // per group and run, if there are several runs: spectrum and bias gradient
     const int64_t sum_floats;
 
     float* sum(int64_t index, int64_t run) const { return sums + (index * runs + run) * sum_floats; }
@@ -115,12 +116,12 @@ struct Gradients {
         const bool weights = q.kernel_gradient.data, inputs = q.image_gradient.data;
         const Group group = group_at(q.c, index);
         float* const spectrum =
-            scratch(f.spectrum(L) + 2 * f.plane(L) + f.image(L) + Transforms<L>::LINES * f.line(L));
+            scratch(f.spectrum(L) + 2 * f.plane(L) + f.image(L) + Transforms<L>::LINES * f.line(L) + sum_floats);
         float* const x_plane = spectrum + f.spectrum(L);
         float* const g_plane = x_plane + f.plane(L);
         float* const image = g_plane + f.plane(L);
         const Transforms<L> t = {f, image + f.image(L)};
-        float* const gradient = sum(index, part);
+        float* const gradient = runs > 1 ? sum(index, part) : t.line(Transforms<L>::LINES);
         const int64_t points = int64_t{f.down.n} * 2 * L;
         if (inputs) {
             pack<L>(kernel_picture<const T>(q.kernel, g, group, 0, g.kh), {image, int64_t{g.kw} * L, L});
@@ -150,6 +151,7 @@ struct Gradients {
             }
             if (inputs) place_input_gradient<L>(t, n, index, g_plane, packed);
         }
+        if (weights && runs == 1) place_weights<L>(t, index, gradient, x_plane, image);
     }
 
     template <int L>
@@ -162,25 +164,30 @@ struct Gradients {
         if (!placed) unpack<L>(out, to);
     }
 
-    // Adds the runs up, in order, and transforms back. Whether the result is finite.
+    // Adds the runs up, in order.
     template <int L>
-    bool weights_of(int64_t index) const {
-        const Group group = group_at(q.c, index);
+    void weights_of(int64_t index) const {
         float* const total = sum(index, 0);
         for (int64_t part = 1; part < runs; ++part)
             for (int64_t k = 0; k < sum_floats; ++k) total[k] += sum(index, part)[k];
         float* const plane = scratch(f.plane(L) + f.image(L) + Transforms<L>::LINES * f.line(L));
         float* const taps = plane + f.plane(L);
-        const Transforms<L> t = {f, taps + f.image(L)};
+        place_weights<L>({f, taps + f.image(L)}, index, total, plane, taps);
+    }
+
+    // Transforms back; `plane` and `taps` are working memory.
+    template <int L>
+    void place_weights(const Transforms<L>& t, int64_t index, float* total, float* plane, float* taps) const {
+        const Group group = group_at(q.c, index);
         t.spectrum_to_kernel(total, plane, taps);
-        if (!t.finite(taps)) return false;
+        lost[index] = t.finite(taps) ? 0.0f : 1.0f;
+        if (lost[index] != 0.0f) return;
         unpack<L>({taps, int64_t{g.kw} * L, L}, kernel_picture<T>(q.kernel_gradient, g, group, 0, g.kh));
         if (q.bias.data) {
             float* const bias = total + f.spectrum(L);
             store<L>(bias, 0.5f * load<L>(bias));  // rows were transformed in pairs
             unpack<L>({bias, 0, 0}, picture<T>(q.bias, 0, group, 0, 1, 1));
         }
-        return true;
     }
 };
 
@@ -191,19 +198,17 @@ void gradients_by_frequencies(const Call& q) {
     const Memory spoiled(static_cast<size_t>(g.n * g.groups));
     for (int64_t k = 0; k < g.n * g.groups; ++k) spoiled.data[k] = 0.0f;
     const int64_t runs = least(g.n, ceil_divide(LEAST_RUNS, g.groups)), sum_floats = f.spectrum(WIDE) + WIDE;
-    const Memory sums(static_cast<size_t>(q.kernel_gradient.data ? g.groups * runs * sum_floats : 1));
-    const Gradients<T> all = {q, g, f, runs, spoiled.data, sums.data, sum_floats};
+    const Memory lost(static_cast<size_t>(g.groups));
+    const Memory sums(static_cast<size_t>(q.kernel_gradient.data && runs > 1 ? g.groups * runs * sum_floats : 0));
+    const Gradients<T> all = {q, g, f, runs, spoiled.data, lost.data, sums.data, sum_floats};
     share(g.groups * runs, g.threads, [&](int64_t piece) {
         in_width(group_at(q.c, piece / runs), [&](auto width) {
             all.template run<decltype(width)::L>(piece / runs, piece % runs);
         });
     });
-    const Memory lost(static_cast<size_t>(g.groups));
-    if (q.kernel_gradient.data)
+    if (q.kernel_gradient.data && runs > 1)
         share(g.groups, g.threads, [&](int64_t index) {
-            in_width(group_at(q.c, index), [&](auto width) {
-                lost.data[index] = all.template weights_of<decltype(width)::L>(index) ? 0.0f : 1.0f;
-            });
+            in_width(group_at(q.c, index), [&](auto width) { all.template weights_of<decltype(width)::L>(index); });
         });
     for (int64_t k = 0; k < g.groups; ++k) {
         const Group group = group_at(q.c, k);

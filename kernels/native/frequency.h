@@ -1,18 +1,18 @@
 // Large kernels on large maps, in the frequency domain: a convolution is a product of transforms.
 //
-//     forward           Y = X * conj?(W)      input gradient    dX = G * conj(W)      weight gradient   dW = sum conj(G) * X
+//     forward  Y = X W        input gradient  dX = G conj(W)        weight gradient  dW = sum over images of conj(G) X
 //
-//     image      rows: two real rows at a time as one complex line     columns: n_h points each        product, and back
-//     h x w      re | im   --n_w points-->   h x (n_w / 2 + 1) bins      --one bin at a time-->
-//     +----+     +----+                       +---+                     | first h of n_h are there
-//     |    |     |    | 0 0 0                 |   |                     | transform, times W, transform back:
-//     +----+     +----+                       +---+                     v a line never leaves the first-level cache
+//     image        two real rows at a time as one complex line      one column of bins at a time
+//     h x w        re | im  --n_w points-->  h x (n_w / 2 + 1)      h of n_h points are there: transformed, multiplied,
+//     +----+       +----+                     +---+                 transformed back, h of n_h points are wanted; a line
+//     |    |       |    | 0 0 0               |   |                 never leaves the first-level cache
+//     +----+       +----+                     +---+
 //
-// n >= R + K/2 points are enough for R pixels: what wraps around lands in the K/2 outputs nobody asks for. Lanes are channels, so
-// the transforms of eight planes are plain vector operations (fourier.h). Kernels are placed with their middle at 0.
+// n >= R + K/2 points are enough for R pixels: what wraps around lands in outputs that nobody asks for. Lanes are
+// channels, so the transforms of eight planes are plain vector operations (fourier.h). Kernels have their middle at 0.
 //
-// Transforms are shared: the kernel's by all images of a piece of work; in a backward call y's gradient's by both gradients,
-// and the weight gradient is summed over images as frequencies, transformed back once.
+// Transforms are shared: the kernel's by all images of a piece of work; in a backward call y's gradient's by both
+// gradients, and the weight gradient is summed over images as frequencies and transformed back once.
 #pragma once
 
 #include "fourier.h"
@@ -130,7 +130,8 @@ struct Transforms {
         }
         for (int k = 0; k < f.bins; ++k) {
             clear(line(2), nh);
-            for (int s = 0; s < f.g.kh; ++s) copy(plane + s * bins + int64_t{k} * 2 * L, line(2) + int64_t{wrapped(ph - s, nh)} * 2 * L);
+            for (int s = 0; s < f.g.kh; ++s)
+                copy(plane + s * bins + int64_t{k} * 2 * L, line(2) + int64_t{wrapped(ph - s, nh)} * 2 * L);
             f.down.run<L>(source(line_at<L>(line(2))), nh, line_at<L>(spectrum + int64_t{k} * nh * 2 * L), nh, line(0),
                           line(1));
         }
@@ -143,7 +144,8 @@ struct Transforms {
         for (int k = 0; k < f.bins; ++k) {
             float* const from = const_cast<float*>(spectrum) + int64_t{k} * nh * 2 * L;
             f.down.run<L>(turned(source(line_at<L>(from))), nh, turned(line_at<L>(line(2))), nh, line(0), line(1));
-            for (int s = 0; s < f.g.kh; ++s) copy(line(2) + int64_t{wrapped(s - ph, nh)} * 2 * L, plane + s * bins + int64_t{k} * 2 * L);
+            for (int s = 0; s < f.g.kh; ++s)
+                copy(line(2) + int64_t{wrapped(s - ph, nh)} * 2 * L, plane + s * bins + int64_t{k} * 2 * L);
         }
         const Vector<L> scale = spread<L>(f.scale());
         clear(plane + f.g.kh * bins, f.bins);  // the last row has no other to go with

@@ -85,8 +85,53 @@ void flatten(Picture<T>& picture, const Vectors& vectors) {
     picture.rows = 1;
 }
 
-// Lanes beyond the picture's become zero. Rows of contiguous tensors go four lanes at a time along the whole row: planes
-// often lie a power of two apart, and more than a few such rows would evict each other from the cache.
+// LANES rows of floats, four columns at a time, into vectors and back.
+template <int LANES>
+void turn_in(const float* from, int64_t lane, int columns, float* to, int64_t step) {
+    int c = 0;
+    for (; c + 4 <= columns; c += 4) {
+        Vector<LANES> block[4];
+        for (int k = 0; k < 4; ++k) {
+            const float* const place = from + k * lane + c;
+#if defined(__AVX__)
+            if constexpr (LANES == 8) block[k] = halves(load<4>(place), load<4>(place + 4 * lane));
+#endif
+            if constexpr (LANES == 4) block[k] = load<4>(place);
+        }
+        transpose(block);
+        for (int k = 0; k < 4; ++k) store<LANES>(to + (c + k) * step, block[k]);
+    }
+    for (; c < columns; ++c)
+        for (int k = 0; k < LANES; ++k) to[c * step + k] = from[k * lane + c];
+}
+
+template <int LANES>
+void turn_out(const float* from, int64_t step, int columns, float* to, int64_t lane) {
+    int c = 0;
+    for (; c + 4 <= columns; c += 4) {
+        Vector<LANES> block[4];
+        for (int k = 0; k < 4; ++k) block[k] = load<LANES>(from + (c + k) * step);
+        transpose(block);
+        for (int k = 0; k < 4; ++k) {
+            float* const place = to + k * lane + c;
+#if defined(__AVX__)
+            if constexpr (LANES == 8) store<4>(place, low_half(block[k])), store<4>(place + 4 * lane, high_half(block[k]));
+#endif
+            if constexpr (LANES == 4) store<4>(place, block[k]);
+        }
+    }
+    for (; c < columns; ++c)
+        for (int k = 0; k < LANES; ++k) to[k * lane + c] = from[c * step + k];
+}
+
+#if defined(__AVX__)
+constexpr int TURNED = 8;
+#else
+constexpr int TURNED = 4;
+#endif
+
+// Lanes beyond the picture's become zero. Rows of contiguous tensors go a few lanes at a time along the whole row: planes
+// often lie a power of two apart, and more than eight such rows would evict each other from the cache.
 template <int L, class T>
 void pack(Picture<const T> from, const Vectors& to) {
     flatten(from, to);
@@ -99,18 +144,12 @@ void pack(Picture<const T> from, const Vectors& to) {
             continue;
         }
         int l = 0;
-        for (; turnable(from) && l + 4 <= from.lanes; l += 4) {
-            const T* lane = source + l * from.lane;
-            int c = 0;
-            for (; c + 4 <= from.columns; c += 4) {
-                Vector<4> block[4];
-                for (int k = 0; k < 4; ++k)
-                    block[k] = load<4>(reinterpret_cast<const float*>(lane + k * from.lane + c));
-                transpose(block);
-                for (int k = 0; k < 4; ++k) store<4>(target + (c + k) * to.step + l, block[k]);
-            }
-            for (; c < from.columns; ++c)
-                for (int k = 0; k < 4; ++k) target[c * to.step + l + k] = widen(lane[k * from.lane + c]);
+        if (turnable(from)) {
+            const float* const floats = reinterpret_cast<const float*>(source);
+            for (; l + TURNED <= from.lanes; l += TURNED)
+                turn_in<TURNED>(floats + l * from.lane, from.lane, from.columns, target + l, to.step);
+            for (; l + 4 <= from.lanes; l += 4)
+                turn_in<4>(floats + l * from.lane, from.lane, from.columns, target + l, to.step);
         }
         for (; l < L; ++l)
             for (int c = 0; c < from.columns; ++c)
@@ -131,17 +170,12 @@ void unpack(const Vectors& from, Picture<T> to) {
             continue;
         }
         int l = 0;
-        for (; turnable(to) && l + 4 <= to.lanes; l += 4) {
-            T* lane = target + l * to.lane;
-            int c = 0;
-            for (; c + 4 <= to.columns; c += 4) {
-                Vector<4> block[4];
-                for (int k = 0; k < 4; ++k) block[k] = load<4>(source + (c + k) * from.step + l);
-                transpose(block);
-                for (int k = 0; k < 4; ++k) store<4>(reinterpret_cast<float*>(lane + k * to.lane + c), block[k]);
-            }
-            for (; c < to.columns; ++c)
-                for (int k = 0; k < 4; ++k) narrow(source[c * from.step + l + k], lane[k * to.lane + c]);
+        if (turnable(to)) {
+            float* const floats = reinterpret_cast<float*>(target);
+            for (; l + TURNED <= to.lanes; l += TURNED)
+                turn_out<TURNED>(source + l, from.step, to.columns, floats + l * to.lane, to.lane);
+            for (; l + 4 <= to.lanes; l += 4)
+                turn_out<4>(source + l, from.step, to.columns, floats + l * to.lane, to.lane);
         }
         for (; l < to.lanes; ++l)
             for (int c = 0; c < to.columns; ++c)

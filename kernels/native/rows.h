@@ -10,8 +10,8 @@
 //         \ | / \ | /
 //          y0 .. y7             COLUMNS sums in registers
 //
-// correlate.h, whose tile must be two rows high to reuse what it loads, needs three times as many loads, and its loop down
-// a kernel column is too short to be worth beginning when that column has three rows. Order of summation: (s, t) for
+// correlate.h, whose tile must be two rows high to reuse what it loads, needs more loads, and its loop down a kernel
+// column is too short to be worth beginning when that column has three rows. Order of summation: (s, t) for
 // every output, whatever tile it falls in.
 #pragma once
 

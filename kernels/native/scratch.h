@@ -15,8 +15,8 @@ namespace lkspace {
 // At least `floats` floats, aligned to a cache line, this thread's until it asks again. Throws std::bad_alloc.
 float* scratch(size_t floats);
 
-// Floats of a call's own, undefined at first. Not std::vector: its functions, compiled for one instruction set, could be merged
-// with those compiled for another.
+// Floats of a call's own, undefined at first. Not std::vector: its functions, compiled for one instruction set, could be
+// merged with those compiled for another.
 class Memory {
    public:
     explicit Memory(size_t floats);

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#if defined(__FMA__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -109,6 +109,23 @@ inline void transpose(Vector<4> (&m)[4]) {
     m[2] = LKSPACE_SHUFFLE(b, d, 0, 1, 4, 5);
     m[3] = LKSPACE_SHUFFLE(b, d, 2, 3, 6, 7);
 }
+
+#if defined(__AVX__)
+// The same of both halves at once: rows k of four lanes in the lower half, of the next four in the upper.
+inline void transpose(Vector<8> (&m)[4]) {
+    const __m256 a = _mm256_unpacklo_ps((__m256)m[0], (__m256)m[1]), b = _mm256_unpackhi_ps((__m256)m[0], (__m256)m[1]);
+    const __m256 c = _mm256_unpacklo_ps((__m256)m[2], (__m256)m[3]), d = _mm256_unpackhi_ps((__m256)m[2], (__m256)m[3]);
+    m[0] = (Vector<8>)_mm256_shuffle_ps(a, c, 0x44);
+    m[1] = (Vector<8>)_mm256_shuffle_ps(a, c, 0xee);
+    m[2] = (Vector<8>)_mm256_shuffle_ps(b, d, 0x44);
+    m[3] = (Vector<8>)_mm256_shuffle_ps(b, d, 0xee);
+}
+inline Vector<8> halves(Vector<4> low, Vector<4> high) {
+    return (Vector<8>)_mm256_insertf128_ps(_mm256_castps128_ps256((__m128)low), (__m128)high, 1);
+}
+inline Vector<4> low_half(Vector<8> both) { return (Vector<4>)_mm256_castps256_ps128((__m256)both); }
+inline Vector<4> high_half(Vector<8> both) { return (Vector<4>)_mm256_extractf128_ps((__m256)both, 1); }
+#endif
 
 }  // namespace
 }  // namespace lkspace

@@ -1,7 +1,7 @@
 // The weight gradient of a channels_last float32 call with a small kernel: shared among threads, by row_gradient.h.
 //
-// Runs of images are summed by themselves, then the runs in order. How many runs there are depends on the shape alone, so no
-// number of threads changes a bit; channel groups may be cut anywhere.
+// Runs of images are summed by themselves, then the runs in order. How many runs there are depends on the shape alone, so
+// no number of threads changes a bit; channel groups may be cut anywhere.
 #pragma once
 
 #include "groups.h"

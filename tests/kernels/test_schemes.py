@@ -127,6 +127,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert "cannot be written" in calibration.scheme_summary()
 
 
+def test_measures_whatever_the_callers_defaults_are() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found = calibration.measure(library.selected())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(min(pair) >= 0 for pair in found.values())
+
+
 def report(queue: "multiprocessing.Queue[dict[str, list[float]]]") -> None:
     queue.put(coefficients(library.selected()))
 
