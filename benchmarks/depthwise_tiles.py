@@ -30,6 +30,7 @@ def main() -> None:
     for direction in options.directions:
         for size in options.sizes:
             result["rows"] += measured(direction, size, options.kernel)
+            out.parent.mkdir(exist_ok=True)
             out.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written to {out}")
 
