@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
+from lkspace.data import digits
 from lkspace.kernels import isa
 from lkspace.nets import flops, params
 from lkspace.scores.accuracy import training
@@ -78,7 +79,12 @@ def conditions(space: SearchSpace, found: list[Architecture]) -> dict[str, Any]:
     """What must be the same for two results to stand in one table."""
     setting = dataclasses.asdict(settings(space))
     kept = {key: setting[key] for key in ("data", "size", "classes", "epochs", "batch", "rate")}
-    return {**kept, "recipe": dataclasses.asdict(Recipe()), "architectures": {a.id: a.to_dict() for a in found}}
+    return {
+        **kept,
+        "canvases": digits.RECIPE,
+        "recipe": dataclasses.asdict(Recipe()),
+        "architectures": {a.id: a.to_dict() for a in found},
+    }
 
 
 def gather(path: Path, space: SearchSpace, found: list[Architecture], minutes: float, workers: int) -> dict[str, Any]:

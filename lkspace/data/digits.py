@@ -1,8 +1,10 @@
 """Handwritten digits, each at a random size and place on a noisy ground: the default data, embedded in scikit-learn.
 
 Of the 1,797 images (8x8, Alpaydin & Kaynak 1998) the first 1,400 make the training canvases and the other 397 the
-validation canvases, so no handwriting is in both. A canvas is a ground of one uniform level per channel plus normal
-noise, and on it one digit, enlarged bilinearly, brighter by one uniform contrast per channel.
+validation canvases, so no handwriting is in both. A canvas is a ground of normal noise, and on it one digit, enlarged
+bilinearly, brighter by one uniform contrast per channel; then every channel is exposed to the same mean, as a camera
+does. Grounds of many levels, and digits under five eighths of the canvas, were tried: networks without shortcuts then
+learnt within a proxy training or did not, by luck of the seed.
 """
 
 import functools
@@ -18,22 +20,22 @@ from lkspace.data import options
 from lkspace.data.source import Labels, Pixels, SplitName, in_order
 from lkspace.errors import UserError
 
-RECIPE = 1  # Raise whenever the same options and seed would draw other canvases: it keys the cache.
+RECIPE = 2  # Raise whenever the same options and seed would draw other canvases: it keys the cache.
 TRAINING_IMAGES = 1400
-GROUND = (0.2, 0.5)
+EXPOSURE = 0.5  # mean of every channel of every canvas, before what is out of range is cut
 CONTRAST = (0.3, 0.6)
 NOISE = 0.12
 DEFAULT_SIZE = 64
-# Sides of the digit over the side of the canvas, when no range is given: 28 to 60 of 64.
-SMALLEST, LARGEST = 28 / 64, 60 / 64
+# Sides of the digit over the side of the canvas, when no range is given: 40 to 60 of 64.
+SMALLEST, LARGEST = 40 / 64, 60 / 64
 TRAIN_CANVASES, VAL_CANVASES = 3000, 1000
 CHUNK = 250
-_KNOWN = {"size": "64", "range": "28-60", "train": "3000", "val": "1000"}
+_KNOWN = {"size": "64", "range": "40-60", "train": "3000", "val": "1000"}
 
 
 @dataclass(frozen=True)
 class Digits:
-    """`digits[:size=64,range=28-60,train=3000,val=1000]`: side of the canvas, sides of the digit, how many canvases.
+    """`digits[:size=64,range=40-60,train=3000,val=1000]`: side of the canvas, sides of the digit, how many canvases.
 
     low, high: sides of the digit in pixels, uniform in [low, high); None: in proportion to the canvas.
     """
@@ -110,7 +112,7 @@ _STREAM: dict[SplitName, int] = {"train": 0, "val": 1}
 def _range(text: str, size: int) -> tuple[int, int]:
     low, dash, high = text.partition("-")
     if not dash:
-        raise UserError(f"data digits: range is {text!r}, expected two sides in pixels such as 28-60")
+        raise UserError(f"data digits: range is {text!r}, expected two sides in pixels such as 40-60")
     sides = options.whole(low, "range", "digits", 1, size), options.whole(high, "range", "digits", 1, size)
     if sides[0] > sides[1]:
         raise UserError(f"data digits: range is {text!r}, its first side is larger than its second")
@@ -131,11 +133,11 @@ def _canvases(images: npt.NDArray[np.float32], size: int, low: int, high: int, r
     """One canvas for each 8x8 image."""
     count = len(images)
     canvases = rng.normal(0, NOISE, (count, size, size, 3)).astype(np.float32)
-    canvases += rng.uniform(*GROUND, (count, 1, 1, 3))
     contrasts = rng.uniform(*CONTRAST, (count, 3))
     sides = rng.integers(low, high + (low == high), count)
     tops, lefts = (rng.integers(0, size - sides + 1) for _ in range(2))
     for canvas, image, contrast, side, top, left in zip(canvases, images, contrasts, sides, tops, lefts, strict=True):
         shape = np.asarray(Image.fromarray(image).resize((int(side), int(side)), Image.Resampling.BILINEAR))
         canvas[top : top + side, left : left + side] += shape[:, :, None] * contrast
+    canvases += EXPOSURE - canvases.mean((1, 2), keepdims=True)
     return (np.clip(canvases, 0, 1) * 255).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Options inside a data spec, `digits:size=64,range=28-60`: names to texts, and texts to numbers."""
+"""Options inside a data spec, `digits:size=64,range=40-60`: names to texts, and texts to numbers."""
 
 from collections.abc import Mapping
 
