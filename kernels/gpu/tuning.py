@@ -31,21 +31,21 @@ SPAN = 1e-3  # seconds that the calls of one captured graph take together, at le
 REPLAYS = 5
 
 _lock = threading.RLock()
-_known: dict[tuple[str, Problem], Choice] = {}
+_known: dict[tuple[torch.device, Problem], Choice] = {}
 Call = Callable[[], object]
 
 
 def choose(problem: Problem, device: torch.device, call: Callable[[Choice], Call]) -> Choice:
     """The choice for this problem on this device; `call` makes of a choice the call that is to be timed."""
+    if (known := _known.get((device, problem))) is not None:
+        return known
     offered = candidates(problem, device)
     if device.type != "cuda":
         return offered[0]
-    name = torch.cuda.get_device_name(device)
-    if (known := _known.get((name, problem))) is not None:
-        return known
     with _lock:  # one thread times, those that wait find its choice
-        if (known := _known.get((name, problem))) is not None:
+        if (known := _known.get((device, problem))) is not None:
             return known
+        name = torch.cuda.get_device_name(device)
         choice = stored(name, problem, offered)
         if choice is None:
             if torch.cuda.is_current_stream_capturing():
@@ -53,7 +53,7 @@ def choose(problem: Problem, device: torch.device, call: Callable[[Choice], Call
             times = measured(offered, call)
             choice = min(times, key=times.__getitem__)
             store(name, problem, choice, times)
-        _known[name, problem] = choice
+        _known[device, problem] = choice
         return choice
 
 

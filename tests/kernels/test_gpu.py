@@ -127,6 +127,7 @@ class TestChoice:
 
     def test_other_devices_versions_and_problems_have_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.choose()
+        self.tuning.forget()
         self.name = "GPU B"
         self.choose()
         monkeypatch.setattr(self.tuning.triton, "__version__", "9.9")
