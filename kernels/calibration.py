@@ -76,6 +76,7 @@ def scheme_summary() -> str:
     if isinstance(library.load(), str):
         return ""
     isa = library.selected()
+    coefficients(isa)
     sizes = []
     for size in (14, 28, 56):
         kernels = range(SMALL + 2, 2 * size, 2)

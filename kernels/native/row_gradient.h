@@ -1,4 +1,4 @@
-// Small kernels, the weight gradient of channels_last tensors, read in place as in rows.h:
+// Kernels 3 wide, the weight gradient of channels_last tensors, read in place as in rows.h:
 //
 //     out(s, t) += sum over a, b of  map(a, b) * image(a + s - ph, b + t - pw),   map being y's gradient
 //
@@ -25,9 +25,8 @@ struct RowGradient {
     int groups;
 };
 
-// Kernel rows at a time: as many sums as fill the registers beside the map's vector.
-template <int KW>
-constexpr int GRADIENT_ROWS = KW == 3 ? 3 : 2;
+// Kernel rows at a time: nine sums, enough to hide the latency of a multiply-add.
+constexpr int GRADIENT_ROWS = 3;
 
 template <int L, int KW, int ROWS>
 struct GradientSums {
@@ -62,7 +61,7 @@ __attribute__((noinline)) void gradient_rows(const RowGradient& q, const float* 
 
 template <int L, int KW>
 void gradient_of_width(const RowGradient& q) {
-    constexpr int ROWS = GRADIENT_ROWS<KW>;
+    constexpr int ROWS = GRADIENT_ROWS;
     const int ph = q.kernel_h / 2;
     for (int a = 0; a < q.h; ++a) {
         const int from = a < ph ? ph - a : 0;
@@ -84,12 +83,8 @@ void gradient_of_width(const RowGradient& q) {
 }
 
 template <int L>
-void gradient_by_rows(const RowGradient& q, int kernel_w) {
-    switch (kernel_w) {
-        case 3: return gradient_of_width<L, 3>(q);
-        case 5: return gradient_of_width<L, 5>(q);
-        case 7: return gradient_of_width<L, 7>(q);
-    }
+void gradient_by_rows(const RowGradient& q) {
+    gradient_of_width<L, 3>(q);
 }
 
 }  // namespace

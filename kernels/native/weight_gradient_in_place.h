@@ -6,7 +6,6 @@
 
 #include "groups.h"
 #include "row_gradient.h"
-#include "rows.h"
 #include "scratch.h"
 
 namespace lkspace {
@@ -15,10 +14,11 @@ namespace {
 // Runs of images: enough for a few threads to end at the same time, few enough that adding them up costs nothing.
 constexpr int64_t RUNS = 8;
 
-// How many whole groups, from the first on, can be read in place.
+// How many whole groups, from the first on, are read in place: of kernels 3 wide. Wider ones have more rows of the image in
+// use than the first-level cache holds in place, a row's pixels being a few lines of it apart: they are packed.
 template <class T>
 int64_t groups_in_place(const Call& q, const Geometry& g) {
-    if (sizeof(T) != sizeof(float) || q.image.c != 1 || q.map.c != 1 || !in_rows(g.kw)) return 0;
+    if (sizeof(T) != sizeof(float) || q.image.c != 1 || q.map.c != 1 || g.kw != 3) return 0;
     return q.c / WIDE;
 }
 
@@ -75,7 +75,7 @@ struct InPlace {
         for (int64_t n = begin_of(run, runs, g.n); n < begin_of(run + 1, runs, g.n); ++n) {
             r.image = picture<const float>(q.image, n, group, 0, 1, 1).data;
             r.map = picture<const float>(q.map, n, group, 0, 1, 1).data;
-            gradient_by_rows<WIDE>(r, g.kw);
+            gradient_by_rows<WIDE>(r);
         }
     }
 };
