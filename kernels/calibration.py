@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lkspace.folders import cache_folder
 from lkspace.kernels import library, native_calls
 from lkspace.kernels.schemes import SMALL, Shape, cheaper, work
 
 VERSION = 1
-CACHE_VARIABLE = "LKSPACE_CACHE"
 # Maps, kernels and images that span what is in question: small maps are direct, large kernels on large maps are not.
 SHAPES = (Shape(4, 14, 14, 13, 13), Shape(2, 28, 28, 13, 13), Shape(2, 32, 32, 27, 27), Shape(1, 56, 56, 21, 21))
 OPERATIONS = ("convolution", "weight gradient", "both gradients")
@@ -91,14 +91,7 @@ def scheme_summary() -> str:
 def file_of(isa: int) -> Path:
     """Where the coefficients of an instruction set are kept on this machine."""
     name = hashlib.sha256(json.dumps(_key(isa)).encode()).hexdigest()[:16]
-    return _folder() / f"cpu-{library.ISAS[isa]}-{name}.json"
-
-
-def _folder() -> Path:
-    if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own).expanduser() / "kernels"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "lkspace" / "kernels"
+    return cache_folder() / "kernels" / f"cpu-{library.ISAS[isa]}-{name}.json"
 
 
 def _key(isa: int) -> list[str]:

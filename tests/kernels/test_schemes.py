@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("native")
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Nothing is known of this machine yet."""
-    monkeypatch.setenv(calibration.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path))
     for variable in (schemes.VARIABLE, library.ISA_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
     cheaper.cache_clear()
@@ -121,7 +121,7 @@ def test_a_broken_file_is_measured_anew(content: str, monkeypatch: pytest.Monkey
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(calibration.CACHE_VARIABLE, str(tmp_path / "file"))
+    monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(calibration, "measure", lambda isa: invented(2.0, 3.0))
     assert coefficients(library.selected()) == invented(2.0, 3.0)
     assert "cannot be written" in calibration.scheme_summary()
