@@ -4,7 +4,8 @@ A sampler is made anew for every trial and seeded from the run's seed and the tr
 in memory: what it knows it reads from the study, and a continued run suggests what an uninterrupted one would.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from optuna import Study
@@ -12,9 +13,27 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from lkspace.registry import samplers
+from lkspace.search.candidates import Candidates
+from lkspace.study.record import Objective
 
-# (seed of this suggestion, budget of the run) -> sampler; what an entry of lkspace.registry.samplers is.
-MakeSampler = Callable[[int, int], BaseSampler]
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One suggestion to be made, and all that a sampler may know beside the study.
+
+    seed: of this suggestion alone. budget: trials of the whole run. candidates: the space, its cheap scores and what
+    may still be tried. objectives: in the study's order. corner: per objective the worst value that is worth anything.
+    """
+
+    seed: int
+    budget: int
+    candidates: Candidates
+    objectives: tuple[Objective, ...]
+    corner: Mapping[str, float] = field(default_factory=dict)
+
+
+# What an entry of lkspace.registry.samplers is.
+MakeSampler = Callable[[Suggestion], BaseSampler]
 
 
 def suggestion_seed(seed: int, number: int) -> int:
@@ -35,29 +54,29 @@ class RepeatableNSGAII(NSGAIISampler):
 
 
 @samplers.register("random")
-def random(seed: int, budget: int) -> BaseSampler:
+def random(suggestion: Suggestion) -> BaseSampler:
     """Every choice uniform."""
-    return RandomSampler(seed=seed)
+    return RandomSampler(seed=suggestion.seed)
 
 
 @samplers.register("nsga2")
-def nsga2(seed: int, budget: int) -> BaseSampler:
+def nsga2(suggestion: Suggestion) -> BaseSampler:
     """NSGA-II (Deb et al., 2002), about ten generations: Optuna's population of 50 leaves 200 trials only four."""
-    return RepeatableNSGAII(seed=seed, population_size=max(4, round(budget / 10)))
+    return RepeatableNSGAII(seed=suggestion.seed, population_size=max(4, round(suggestion.budget / 10)))
 
 
 @samplers.register("tpe")
-def tpe(seed: int, budget: int) -> BaseSampler:
+def tpe(suggestion: Suggestion) -> BaseSampler:
     """Tree-structured Parzen estimator, multi-objective (Ozaki et al., 2022)."""
-    return TPESampler(seed=seed, n_startup_trials=_startup(budget), multivariate=False)
+    return TPESampler(seed=suggestion.seed, n_startup_trials=startup(suggestion.budget), multivariate=False)
 
 
 @samplers.register("gp")
-def gp(seed: int, budget: int) -> BaseSampler:
+def gp(suggestion: Suggestion) -> BaseSampler:
     """Gaussian process with log expected hypervolume improvement; seconds a suggestion at hundreds of trials."""
-    return GPSampler(seed=seed, n_startup_trials=_startup(budget))
+    return GPSampler(seed=suggestion.seed, n_startup_trials=startup(suggestion.budget))
 
 
-def _startup(budget: int) -> int:
+def startup(budget: int) -> int:
     """Random trials before a model is fitted: Optuna's ten, fewer where that would be most of the budget."""
     return max(2, min(10, budget // 4))
