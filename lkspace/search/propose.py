@@ -87,8 +87,16 @@ class Proposer:
         return self._study.ask(Given(self._sampler(), params), self._choices)
 
     def _sampler(self) -> BaseSampler:
-        seed = suggestion_seed(self._seed, self._trials)
-        return self._make(Suggestion(seed, self._budget, self._candidates, self._study.objectives, self._corner))
+        return self._make(
+            Suggestion(
+                seed=suggestion_seed(self._seed, self._trials),
+                run_seed=self._seed,
+                budget=self._budget,
+                candidates=self._candidates,
+                objectives=self._study.objectives,
+                corner=self._corner,
+            )
+        )
 
 
 def _corner(plan: Plan) -> dict[str, float]:

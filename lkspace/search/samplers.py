@@ -5,15 +5,19 @@ in memory: what it knows it reads from the study, and a continued run suggests w
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from optuna import Study
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
+from lkspace import registry
 from lkspace.registry import samplers
 from lkspace.search.candidates import Candidates
+from lkspace.search.pareto_sampler import ParetoSampler
+from lkspace.study.proposals import distribution
 from lkspace.study.record import Objective
 
 
@@ -21,15 +25,16 @@ from lkspace.study.record import Objective
 class Suggestion:
     """One suggestion to be made, and all that a sampler may know beside the study.
 
-    seed: of this suggestion alone. budget: trials of the whole run. candidates: the space, its cheap scores and what
+    seed: of this suggestion alone. run_seed, budget: of the whole run. candidates: the space, its cheap scores and what
     may still be tried. objectives: in the study's order. corner: per objective the worst value that is worth anything.
     """
 
     seed: int
+    run_seed: int
     budget: int
     candidates: Candidates
     objectives: tuple[Objective, ...]
-    corner: Mapping[str, float] = field(default_factory=dict)
+    corner: Mapping[str, float]
 
 
 # What an entry of lkspace.registry.samplers is.
@@ -75,6 +80,30 @@ def tpe(suggestion: Suggestion) -> BaseSampler:
 def gp(suggestion: Suggestion) -> BaseSampler:
     """Gaussian process with log expected hypervolume improvement; seconds a suggestion at hundreds of trials."""
     return GPSampler(seed=suggestion.seed, n_startup_trials=startup(suggestion.budget))
+
+
+@samplers.register("pareto")
+def pareto(suggestion: Suggestion) -> BaseSampler:
+    """Gaussian processes for what must be learnt, the rest computed; see `ParetoSampler`."""
+    candidates, objectives = suggestion.candidates, suggestion.objectives
+    cheap = [registry.scores.get(o.name).cheap for o in objectives]
+
+    def values(params: Mapping[str, Any]) -> list[float | None]:
+        costs = candidates.point(params).costs
+        return [costs[o.name] if known else None for o, known in zip(objectives, cheap, strict=True)]
+
+    return ParetoSampler(
+        values,
+        features=lambda params: candidates.point(params).features,
+        seed=suggestion.seed,
+        pool_seed=suggestion.run_seed,
+        allowed=lambda params: candidates.allows(candidates.point(params)),
+        corner=[suggestion.corner[o.name] for o in objectives],
+        # What is measured and to be small is a cost, of which ratios matter.
+        logarithmic=[j for j, o in enumerate(objectives) if not cheap[j] and o.direction == "minimize"],
+        space={v.name: distribution(v.choices) for v in candidates.space.variables},
+        startup=startup(suggestion.budget),
+    )
 
 
 def startup(budget: int) -> int:

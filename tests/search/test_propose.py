@@ -20,7 +20,7 @@ def finish(study, space, number, architecture):
 
 
 def test_reference_points_come_first_and_nothing_comes_twice(new_study, micro):
-    for sampler in ("random", "nsga2", "tpe"):
+    for sampler in ("random", "nsga2", "tpe", "pareto"):
         study = new_study(sampler)
         propose = proposer(study, micro, sampler)
         for _ in range(25):
@@ -46,7 +46,7 @@ def test_a_space_that_is_used_up_ends_in_none(new_study, micro):
 
 
 def test_a_continued_run_proposes_what_an_uninterrupted_one_would(new_study, micro):
-    for sampler in ("nsga2", "tpe"):
+    for sampler in ("nsga2", "tpe", "pareto"):
         whole, cut = new_study(f"{sampler}-whole"), new_study(f"{sampler}-cut")
         propose = proposer(whole, micro, sampler)
         for _ in range(14):

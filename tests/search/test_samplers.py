@@ -17,7 +17,7 @@ SPACE = {"a": CategoricalDistribution([1, 3, 5, 7]), "b": CategoricalDistributio
 def suggestion(seed: int = 0, budget: int = 20) -> Suggestion:
     """Of a space that the samplers which only read the study do not look at."""
     space = SearchSpace.load("replknet-micro")
-    return Suggestion(seed, budget, Candidates(space, space.costs), OBJECTIVES)
+    return Suggestion(seed, 0, budget, Candidates(space, space.costs), OBJECTIVES, {"accuracy": 0.1, "flops": 1e9})
 
 
 def first_suggestions(name: str, seed: int, told: int = 6) -> list[dict[str, object]]:
@@ -61,5 +61,5 @@ def test_population_is_a_tenth_of_the_budget_and_at_least_four(budget, populatio
 
 
 def test_an_unknown_sampler_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"unknown sampler 'nsga3'; known: gp, nsga2, random, tpe"):
+    with pytest.raises(UserError, match=r"unknown sampler 'nsga3'; known: gp, nsga2, pareto, random, tpe"):
         registry.samplers.get("nsga3")
