@@ -64,7 +64,7 @@ class Belief:
                 distance = gap / self.deviation[:, None]
                 density = np.exp(-(distance**2) / 2) / np.sqrt(2 * np.pi)
                 uncertain = gap * ndtr(distance) + self.deviation[:, None] * density
-        certain = np.maximum(bounds[None] - self.middle[:, None], 0.0)
+            certain = np.maximum(bounds[None] - self.middle[:, None], 0.0)
         value = np.where(self.deviation[:, None] > 0, np.maximum(uncertain, 0.0), certain)
         value[:, bounds == -np.inf] = 0.0
         return np.asarray(value)
