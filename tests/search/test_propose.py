@@ -30,7 +30,8 @@ def test_reference_points_come_first_and_nothing_comes_twice(new_study, micro):
         assert [t.origin for t in trials] == ["reference point"] + ["sampler"] * 24
         assert len({t.id for t in trials}) == 25
         assert all(micro.feasible(t.architecture) for t in trials)
-        assert study.rejected()["kernels non-increasing"] > 0
+        # What breaks a constraint is turned down, but for the sampler that knows the constraints.
+        assert ("kernels non-increasing" in study.rejected()) == (sampler != "pareto")
 
 
 def test_a_space_that_is_used_up_ends_in_none(new_study, micro):

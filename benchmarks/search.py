@@ -1,0 +1,154 @@
+"""Which sampler finds the better front with fewer evaluations?
+
+Random, NSGA-II (population 20), TPE, Optuna's Gaussian process and ours, on the synthetic RepLKNet space, ZDT1-3 and
+DTLZ2 (`problems.py`); or on a recorded space, with `--recorded FILE` as `record.py` writes it. Prints the hypervolume
+in % of the true front's after 25, 50, 100 and 200 evaluations, of the true values, mean and deviation over seeds.
+
+    python benchmarks/search.py --minutes 2      # again and again: goes on where it stopped, prints what there is
+
+Every result is appended to benchmarks/results/search_synthetic.json at once; the table is written beside it.
+"""
+
+import argparse
+import json
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import optuna
+import scipy
+from interleaved import circumstances
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from problems import Problem, problem
+from recorded import recorded
+
+from lkspace.search.parameters import Parameters
+from lkspace.search.pareto_sampler import ParetoSampler
+
+RESULTS = Path(__file__).parent / "results" / "search_synthetic.json"
+SAMPLERS = ("random", "nsga2", "tpe", "pareto", "gp")  # the slowest last
+PROBLEMS = ("synthetic", "zdt1", "zdt2", "zdt3", "dtlz2")
+
+
+def sampler(name: str, task: Problem, seed: int) -> BaseSampler:
+    """One of the samplers that are compared, each with its own defaults but for NSGA-II's population."""
+    if name == "pareto":
+        return ours(task, seed)
+    made = {
+        "random": lambda: RandomSampler(seed=seed),
+        "nsga2": lambda: NSGAIISampler(seed=seed, population_size=20),
+        "tpe": lambda: TPESampler(seed=seed),
+        "gp": lambda: GPSampler(seed=seed),
+    }
+    return made[name]()
+
+
+def ours(task: Problem, seed: int) -> ParetoSampler:
+    parameters = Parameters(task.space)
+
+    def cheap(params: Mapping[str, Any]) -> list[float | None]:
+        values = task.truth(params)
+        return [values[j] if j in task.cheap else None for j in range(len(values))]
+
+    def features(params: Mapping[str, Any]) -> Any:
+        known = task.features(params) if task.features is not None else []
+        return np.concatenate([parameters.encode(params), known])
+
+    return ParetoSampler(cheap, features=features, seed=seed, space=task.space)
+
+
+def run(task: Problem, name: str, seed: int) -> dict[str, Any]:
+    """One search; hypervolume at the budgets, evaluations spent on duplicates, seconds of all suggestions."""
+    study = optuna.create_study(directions=list(task.directions), sampler=sampler(name, task, seed))
+    noise = np.random.default_rng([seed, 7])
+    truths: list[Any] = []
+    points: set[Any] = set()
+    shares, spent, longest = {}, 0.0, 0.0
+    for number in range(1, max(task.budgets) + 1):
+        start = time.perf_counter()
+        trial = study.ask(dict(task.space))
+        seconds = time.perf_counter() - start
+        spent, longest = spent + seconds, max(longest, seconds)
+        truth = np.asarray(task.truth(trial.params))
+        truths.append(truth)
+        points.add(tuple(trial.params.values()))
+        study.tell(trial, (truth + np.asarray(task.noise) * noise.normal(size=len(truth))).tolist())
+        if number in task.budgets:
+            shares[number] = round(task.share(truths), 2)
+    return {
+        "problem": task.name,
+        "sampler": name,
+        "seed": seed,
+        "share": shares,
+        "duplicates": number - len(points),
+        "seconds": round(spent, 2),
+        "longest": round(longest, 3),
+    }
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Mean and standard deviation over seeds, a table a problem."""
+    parts = []
+    for name in dict.fromkeys(r["problem"] for r in results):
+        rows = [r for r in results if r["problem"] == name]
+        budgets = sorted({int(b) for r in rows for b in r["share"]})
+        lines = ["| sampler | " + " | ".join(f"@{b}" for b in budgets) + " | duplicates | s a suggestion | seeds |"]
+        lines.append("| --- " * (len(budgets) + 4) + "|")
+        for one in sorted({r["sampler"] for r in rows}, key=SAMPLERS.index):
+            own = [r for r in rows if r["sampler"] == one]
+            shares = [[r["share"][str(b)] for r in own if str(b) in r["share"]] for b in budgets]
+            cells = [f"{np.mean(s):.1f} ± {np.std(s):.1f}" if s else "" for s in shares]
+            total = max(budgets)
+            cells.append(f"{100 * np.mean([r['duplicates'] for r in own]) / total:.1f} %")
+            cells.append(f"{np.mean([r['seconds'] for r in own]) / total:.3f}")
+            lines.append(f"| {one} | " + " | ".join(cells) + f" | {len(own)} |")
+        parts.append(f"### {name}\n\n" + "\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--problems", default=",".join(PROBLEMS))
+    parser.add_argument("--samplers", default=",".join(SAMPLERS))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--recorded", type=Path, help="a file that record.py wrote, in place of the problems")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    end = time.monotonic() + 60 * options.minutes
+    head = {**circumstances(), "optuna": optuna.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
+    stored = json.loads(options.out.read_text()) if options.out.exists() else {"results": []}
+    results, begun = stored["results"], stored.get("circumstances", [])
+    done = {(r["problem"], r["sampler"], r["seed"]) for r in results}
+    tasks = [recorded(options.recorded)] if options.recorded else [problem(n) for n in options.problems.split(",")]
+    last = 0.0
+    for task in tasks:
+        for name in options.samplers.split(","):
+            for seed in range(options.seeds):
+                if (task.name, name, seed) in done or time.monotonic() + last > end:
+                    continue
+                start = time.monotonic()
+                results.append(json.loads(json.dumps(run(task, name, seed))))
+                last = time.monotonic() - start
+                print(results[-1], flush=True)
+                stored = {"circumstances": [*begun, head], "results": results}
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                options.out.write_text(json.dumps(stored, indent=1) + "\n")
+        last = 0.0
+    text = table(results)
+    print(text)
+    where = f"{head['processor']}, {head['cores']} cores, one used; Python {head['python']}, Optuna {head['optuna']}"
+    about = f"Hypervolume in % of the true front's, mean ± deviation over seeds. {where}; {head['date'][:10]}."
+    options.out.with_suffix(".md").write_text(f"{about}\nMade by `python benchmarks/search.py`.\n\n{text}\n")
+
+
+if __name__ == "__main__":
+    main()
