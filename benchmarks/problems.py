@@ -26,6 +26,8 @@ class Problem:
     truth: objectives of a point in the study's directions, without noise. noise: standard deviation of each objective.
     cheap: which objectives are known exactly beforehand. features: what a model may see beside the parameters.
     front: (n, m) the true front, in the study's directions. budgets: where hypervolume is looked at.
+    curve: what a training of a point would report of the first objective after each epoch, noise included; the last
+    value is the observed one. None where nothing is trained.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Problem:
     make_front: Callable[[], Floats]
     features: Callable[[Mapping[str, Any]], Sequence[float]] | None = None
     budgets: Sequence[int] = (25, 50, 100, 200)
+    curve: Callable[[Mapping[str, Any], np.random.Generator], Sequence[float]] | None = None
 
     @cached_property
     def _scale(self) -> tuple[Floats, Floats, Floats, float]:
@@ -107,6 +110,21 @@ def _synthetic_front() -> Floats:
     return np.column_stack([a, t])[a > best]
 
 
+EPOCHS, CHANCE = 8, 10.0
+
+
+def _synthetic_curve(params: Mapping[str, Any], rng: np.random.Generator) -> list[float]:
+    """An invented training: what is left to learn falls exponentially, more slowly the larger the network."""
+    accuracy, _, flops = _of(params)
+    pace = 0.8 + 0.5 * (np.log10(flops) - 8)  # epochs until a third is left: 0.8 at 0.1 G FLOPs, 1.8 at 10 G
+    epochs = np.arange(1, EPOCHS + 1)
+    learnt = (1 - np.exp(-epochs / pace)) / (1 - np.exp(-EPOCHS / pace))
+    # An architecture's good or bad start, which the end does not know of, then the noise of each measurement.
+    start = 1.5 * rng.normal() * np.exp(-epochs / 2) * (epochs < EPOCHS)
+    values = CHANCE + (accuracy - CHANCE) * learnt + start
+    return [float(v) for v in values + 0.15 * rng.normal(size=EPOCHS)]
+
+
 def synthetic() -> Problem:
     """The space of 4.8 million points: accuracy up, noisy and to be learnt, latency down, known."""
     space: dict[str, BaseDistribution] = {f"blocks_{i}": CategoricalDistribution(BLOCKS[i]) for i in range(4)}
@@ -122,6 +140,7 @@ def synthetic() -> Problem:
         [1],
         _synthetic_front,
         lambda p: [np.log10(_of(p)[2])],
+        curve=_synthetic_curve,
     )
 
 

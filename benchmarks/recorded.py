@@ -82,15 +82,20 @@ def recorded(path: Path, cost: str = "flops", budgets: Sequence[int] = (25, 50, 
         entry = record.entry(params)
         return [0.0, 0.0] if entry is None else [float(np.log(entry.flops)), float(np.log(entry.params))]
 
+    def curve(params: Mapping[str, Any], rng: np.random.Generator) -> list[float]:
+        entry = record.entry(params)
+        return [0.0] * record.epochs if entry is None else entry.curves[rng.integers(len(entry.curves))].tolist()
+
     space = {v.name: distribution(v.choices) for v in record.space.variables}
     return Problem(
-        f"recorded {record.space.name}",
-        space,
-        ["maximize", "minimize"],
-        truth,
-        [noise, 0.0],
-        [1],
-        front,
-        features,
-        budgets,
+        name=f"recorded {record.space.name}",
+        space=space,
+        directions=["maximize", "minimize"],
+        truth=truth,
+        noise=[noise, 0.0],
+        cheap=[1],
+        make_front=front,
+        features=features,
+        budgets=budgets,
+        curve=curve,
     )

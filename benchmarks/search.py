@@ -28,8 +28,11 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from problems import Problem, problem
 from recorded import recorded
 
+from lkspace.search.halving import goes_on, rungs
 from lkspace.search.parameters import Parameters
 from lkspace.search.pareto_sampler import ParetoSampler
+from lkspace.study import partial
+from lkspace.study.pareto import non_dominated
 
 RESULTS = Path(__file__).parent / "results" / "search_synthetic.json"
 SAMPLERS = ("random", "nsga2", "tpe", "pareto", "gp")  # the slowest last
@@ -63,13 +66,20 @@ def ours(task: Problem, seed: int) -> ParetoSampler:
     return ParetoSampler(cheap, features=features, seed=seed, space=task.space)
 
 
-def run(task: Problem, name: str, seed: int) -> dict[str, Any]:
-    """One search; hypervolume at the budgets, evaluations spent on duplicates, seconds of all suggestions."""
+def run(task: Problem, name: str, seed: int, stopping: bool) -> dict[str, Any]:
+    """One search; hypervolume at the budgets, evaluations spent on duplicates, seconds of all suggestions.
+
+    stopping: with trainings that end early. Then hypervolume counts whole ones only, "epochs" is the share of all
+    epochs that were trained, and "kept" the share of those trained whole among the front of all that were tried.
+    """
     study = optuna.create_study(directions=list(task.directions), sampler=sampler(name, task, seed))
     noise = np.random.default_rng([seed, 7])
+    signs = np.where(np.array(task.directions) == "maximize", -1.0, 1.0)
     truths: list[Any] = []
+    whole: list[bool] = []
     points: set[Any] = set()
-    shares, spent, longest = {}, 0.0, 0.0
+    halving = _Halving(signs)
+    shares, spent, longest, trained, full = {}, 0.0, 0.0, 0, 0
     for number in range(1, max(task.budgets) + 1):
         start = time.perf_counter()
         trial = study.ask(dict(task.space))
@@ -78,18 +88,51 @@ def run(task: Problem, name: str, seed: int) -> dict[str, Any]:
         truth = np.asarray(task.truth(trial.params))
         truths.append(truth)
         points.add(tuple(trial.params.values()))
-        study.tell(trial, (truth + np.asarray(task.noise) * noise.normal(size=len(truth))).tolist())
+        observed = truth + np.asarray(task.noise) * noise.normal(size=len(truth))
+        curve = list(task.curve(trial.params, noise)) if stopping and task.curve is not None else [observed[0]]
+        reached = halving.reached(curve, truth[1:]) if stopping else len(curve)
+        trained, full = trained + reached, full + len(curve)
+        if stopping:
+            rest = [None] * (len(truth) - 1)
+            partial.note(trial, {e / len(curve): [curve[e - 1], *rest] for e in range(1, min(reached + 1, len(curve)))})
+        whole.append(reached == len(curve))
+        if whole[-1]:
+            study.tell(trial, [curve[-1], *observed[1:].tolist()])
+        else:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         if number in task.budgets:
-            shares[number] = round(task.share(truths), 2)
-    return {
+            shares[number] = round(task.share(np.array(truths)[whole]), 2)
+    result = {
         "problem": task.name,
-        "sampler": name,
+        "sampler": name + (" + halving" if stopping else ""),
         "seed": seed,
         "share": shares,
         "duplicates": number - len(points),
         "seconds": round(spent, 2),
         "longest": round(longest, 3),
     }
+    if stopping:
+        front = non_dominated(signs * np.array(truths))
+        result |= {"epochs": round(trained / full, 4), "kept": round(float(np.mean(np.array(whole)[front])), 4)}
+    return result
+
+
+class _Halving:
+    """Early stopping of a search that trains one candidate after the other."""
+
+    def __init__(self, signs: Any) -> None:
+        self._signs = signs
+        self._at: dict[int, list[list[float]]] = {}
+
+    def reached(self, curve: list[float], costs: Any) -> int:
+        """The epochs of a training with this curve of the first objective; costs: the other objectives."""
+        for rung in rungs(len(curve)):
+            rows = self._at.setdefault(rung, [])
+            rows.append((self._signs * np.array([curve[rung - 1], *costs])).tolist())
+            table = np.array(rows)
+            if not goes_on(table[:, :1], table[:, 1:], len(rows) - 1):
+                return int(rung)
+        return len(curve)
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -100,7 +143,7 @@ def table(results: list[dict[str, Any]]) -> str:
         budgets = sorted({int(b) for r in rows for b in r["share"]})
         lines = ["| sampler | " + " | ".join(f"@{b}" for b in budgets) + " | duplicates | s a suggestion | seeds |"]
         lines.append("| --- " * (len(budgets) + 4) + "|")
-        for one in sorted({r["sampler"] for r in rows}, key=SAMPLERS.index):
+        for one in sorted({r["sampler"] for r in rows}, key=lambda n: (n.count("+"), SAMPLERS.index(n.split(" ")[0]))):
             own = [r for r in rows if r["sampler"] == one]
             shares = [[r["share"][str(b)] for r in own if str(b) in r["share"]] for b in budgets]
             cells = [f"{np.mean(s):.1f} ± {np.std(s):.1f}" if s else "" for s in shares]
@@ -108,6 +151,12 @@ def table(results: list[dict[str, Any]]) -> str:
             cells.append(f"{100 * np.mean([r['duplicates'] for r in own]) / total:.1f} %")
             cells.append(f"{np.mean([r['seconds'] for r in own]) / total:.3f}")
             lines.append(f"| {one} | " + " | ".join(cells) + f" | {len(own)} |")
+        for one in dict.fromkeys(r["sampler"] for r in rows if "epochs" in r):
+            own = [r for r in rows if r["sampler"] == one]
+            spent, kept = (100 * np.mean([r[key] for r in own]) for key in ("epochs", "kept"))
+            lines.append(
+                f"\n{one}: {spent:.0f} % of the epochs; {kept:.0f} % of the front of what was tried trained whole."
+            )
         parts.append(f"### {name}\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
 
@@ -119,6 +168,7 @@ def main() -> None:
     parser.add_argument("--samplers", default=",".join(SAMPLERS))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--recorded", type=Path, help="a file that record.py wrote, in place of the problems")
+    parser.add_argument("--early-stopping", choices=("none", "halving"), default="none")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -133,10 +183,12 @@ def main() -> None:
     for task in tasks:
         for name in options.samplers.split(","):
             for seed in range(options.seeds):
-                if (task.name, name, seed) in done or time.monotonic() + last > end:
+                stopping = options.early_stopping == "halving"
+                called = name + (" + halving" if stopping else "")
+                if (task.name, called, seed) in done or time.monotonic() + last > end:
                     continue
                 start = time.monotonic()
-                results.append(json.loads(json.dumps(run(task, name, seed))))
+                results.append(json.loads(json.dumps(run(task, name, seed, stopping))))
                 last = time.monotonic() - start
                 print(results[-1], flush=True)
                 stored = {"circumstances": [*begun, head], "results": results}

@@ -17,13 +17,15 @@ from lkspace.study.pareto import MISSING, ranks
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-KEPT = 3  # one in so many goes on
+KEPT = 2  # one in so many goes on: two rungs leave a quarter, and up to a fifth of a search are its front
+FEW = 3  # times `kept`: among fewer peers nobody is stopped, as they tell little of what a cost can buy
 SHARE = 3  # one in so many of those at a rung are a trial's peers, the nearest in cost
 
 
 def rungs(epochs: int) -> tuple[int, ...]:
-    """Epochs after which trials are compared: a half of the whole training, a quarter and an eighth, from 1 on."""
-    return tuple(sorted({epochs // part for part in (2, 4, 8)} - {0, epochs}))
+    """Epochs after which trials are compared: an eighth of the whole training, from 1 on, and twice that."""
+    first = max(1, epochs // 8)
+    return tuple(rung for rung in (first, 2 * first) if rung < epochs)
 
 
 def goes_on(learnt: npt.ArrayLike, costs: npt.ArrayLike, row: int, kept: int = KEPT) -> bool:
@@ -31,14 +33,14 @@ def goes_on(learnt: npt.ArrayLike, costs: npt.ArrayLike, row: int, kept: int = K
 
     learnt: (n, m) what all that reached the rung had of the objectives that training changes, to be minimised. costs:
     (n, c) their other objectives; c may be 0. It goes on if fewer than 1/kept of its peers are better, itself counted
-    among them, and always if there are fewer than `kept` of them; never if a learnt value is not finite. Better is
-    meant after the peers' trend with cost is taken away.
+    among them, and always if there are fewer than three times `kept` of them; never if a learnt value is not finite.
+    Better is meant after the peers' trend with cost is taken away.
     """
     values, fixed = np.asarray(learnt, dtype=np.float64), np.asarray(costs, dtype=np.float64)
     if not np.isfinite(values[row]).all():
         return False
     among = peers(fixed, row, kept)
-    if len(among) < kept:
+    if len(among) < FEW * kept:
         return True
     better = places(without_trend(values[among], fixed[among]))[int(np.flatnonzero(among == row)[0])]
     return bool(better < len(among) / kept)
@@ -51,7 +53,7 @@ def peers(costs: npt.ArrayLike, row: int, kept: int = KEPT) -> Ints:
     of equally near ones all are peers. At least three times `kept`, or all if there are fewer; all if c is 0.
     """
     rows = np.asarray(costs, dtype=np.float64)
-    n, wanted = len(rows), max(3 * kept, math.ceil(len(rows) / SHARE))
+    n, wanted = len(rows), max(FEW * kept, math.ceil(len(rows) / SHARE))
     if rows.shape[1] == 0 or wanted >= n:
         return np.arange(n)
     order = np.column_stack([_middle_rank(column) for column in rows.T])
