@@ -19,6 +19,11 @@ class Parameters:
 
     def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
         self._space = {name: space[name] for name in sorted(space)}
+        self._codes = {
+            name: {choice: _encoded(d, choice) for choice in d.choices}
+            for name, d in self._space.items()
+            if isinstance(d, CategoricalDistribution)
+        }
 
     def key(self, params: Mapping[str, Any]) -> Hashable:
         """Equal for equal points."""
@@ -50,7 +55,10 @@ class Parameters:
 
     def encode(self, params: Mapping[str, Any]) -> Floats:
         """The point as a vector in [0, 1]: numbers by value, numeric choices by order, others a coordinate a choice."""
-        return np.array([x for name, d in self._space.items() for x in _encoded(d, params[name])], dtype=np.float64)
+        found: list[float] = []
+        for name, d in self._space.items():
+            found += self._codes[name][params[name]] if name in self._codes else [_place(_number(d), params[name])]
+        return np.array(found, dtype=np.float64)
 
 
 def _number(d: BaseDistribution) -> FloatDistribution | IntDistribution:
@@ -116,9 +124,7 @@ def _valid(d: FloatDistribution | IntDistribution, number: float) -> Any:
     return int(number) if isinstance(d, IntDistribution) else float(number)
 
 
-def _encoded(d: BaseDistribution, value: Any) -> list[float]:
-    if not isinstance(d, CategoricalDistribution):
-        return [_place(_number(d), value)]
+def _encoded(d: CategoricalDistribution, value: Any) -> list[float]:
     if all(isinstance(c, int | float) and not isinstance(c, bool) for c in d.choices):
         return [sorted(d.choices).index(value) / max(1, len(d.choices) - 1)]  # type: ignore[type-var]
     chosen = [float(c is value or c == value) for c in d.choices]
