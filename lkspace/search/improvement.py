@@ -41,6 +41,12 @@ class Belief:
         """The median, in the objective's own unit."""
         return np.exp(self.mean) if self.logarithmic else self.mean
 
+    @property
+    def hopeful(self) -> Floats:
+        """One deviation better than the median, in the objective's own unit."""
+        better = self.mean - self.deviation
+        return np.exp(better) if self.logarithmic else better
+
     def at(self, rows: slice) -> "Belief":
         """The belief at some of the points."""
         return Belief(self.mean[rows], self.deviation[rows], self.logarithmic)

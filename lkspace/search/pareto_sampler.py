@@ -32,7 +32,7 @@ FRESH = 150  # random candidates that are new each time
 NEAR = 300  # neighbours and crossings of the front, of each
 ENUMERATED = 3000  # a space up to this size is looked at whole
 CLIMBS, CLIMBERS = 3, 4  # rounds of looking at the neighbours of the best few
-MARGIN = 0.02  # of the front's extent, by which the corner lies beyond it; a tenth spends trials beyond the ends
+MARGIN = 0.1  # of the front's extent, by which the corner lies beyond it
 
 
 class ParetoSampler(BaseSampler):
@@ -145,7 +145,7 @@ class _Choice:
         if not self.points:
             return self._design([])
         beliefs = surrogate.beliefs(self.points, np.vstack(self.exact))
-        corner = self._corner(rows, np.column_stack([belief.middle for belief in beliefs]))
+        corner = self._corner(rows, np.column_stack([belief.hopeful for belief in beliefs]))
         gains = expected_improvement(beliefs, rows, corner)
         for _ in range(CLIMBS):
             top = np.argsort(-gains, kind="stable")[:CLIMBERS]
@@ -202,15 +202,15 @@ class _Choice:
         on = non_dominated(rows)
         return [p for p, kept in zip(points, on, strict=True) if kept], rows[on]
 
-    def _corner(self, front: Floats, expected: Floats) -> Floats:
-        """The given one, or one a little beyond the worst values of what may be the front.
+    def _corner(self, front: Floats, hopeful: Floats) -> Floats:
+        """The given one, or one beyond the worst values of what may be the front by a tenth of its extent.
 
-        expected: (n, m), what the candidates are believed to come to. The front so far would not do alone: it lacks the
-        ends that nobody has looked at yet.
+        What may be the front: hopeful, (n, m), what the candidates come to if they do better than expected. The front
+        so far would not do: it lacks the ends that nobody has looked at yet.
         """
         if self.sampler._corner is not None:
             return self.signs * np.asarray(self.sampler._corner, dtype=np.float64)
-        rows = np.vstack([front, expected])
+        rows = np.vstack([front, hopeful])
         rows = rows[non_dominated(rows)]
         if not len(rows):
             return np.zeros(len(self.signs))
