@@ -45,7 +45,7 @@ def search(
         list[str] | None,
         typer.Option(help="A bound such as 'latency<=5ms' or 'params<=2M'; may be repeated."),
     ] = None,
-    sampler: Annotated[str, typer.Option(help="random | nsga2 | tpe | gp | pareto")] = "nsga2",
+    sampler: Annotated[str, typer.Option(help="pareto | nsga2 | tpe | gp | random")] = "pareto",
     early_stopping: Annotated[
         Literal["halving", "none"], typer.Option(help="End trainings that fall behind others of their cost.")
     ] = "none",

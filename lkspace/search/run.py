@@ -46,7 +46,7 @@ def run(
     constraints: Sequence[str | Bound] = (),
     data: str = "digits",
     overrides: Mapping[str, Any] | None = None,
-    sampler: str = "nsga2",
+    sampler: str = "pareto",
     early_stopping: str = "none",
     seed: int = 0,
     storage: str | None = None,

@@ -226,7 +226,7 @@ def test_a_run_in_another_database_is_found_again(tmp_path, monkeypatch, again):
         constraints=[],
         data="digits",
         overrides={},
-        sampler="nsga2",
+        sampler="pareto",
         seed=0,
         device="cpu",
         command="",
