@@ -13,7 +13,7 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 Floats = npt.NDArray[np.float64]
-FITTED = 256  # rows that hyperparameters are fitted to: cubic in them, and more change little
+FITTED = 200  # rows that hyperparameters are fitted to: cubic in them, and more change little
 STEPS = 40  # evaluations of the density; the last digits of a length are worth nothing
 JITTER = 1e-8
 _ROOT5 = np.sqrt(5.0)

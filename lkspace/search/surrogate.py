@@ -11,8 +11,10 @@ from lkspace.search.gaussian_process import GaussianProcess
 from lkspace.search.history import History
 from lkspace.search.improvement import Belief
 from lkspace.search.parameters import Params
+from lkspace.study.pareto import MISSING, ranks
 
 Floats = npt.NDArray[np.float64]
+ROWS = 1000  # trials that a process is given: 2,000 would take it a second more
 Exact = Callable[[Params], Floats]  # the objectives to be minimised, NaN for those to be learnt
 Features = Callable[[Params], Floats]
 
@@ -41,7 +43,9 @@ class Surrogate:
         for j in learnt:
             values = history.values[:, j]
             self._logarithmic[j] = j in logarithmic and bool((values[np.isfinite(values)] > 0).all())
-            have = np.isfinite(values)
+            finite = np.isfinite(values)
+            have = finite & _chosen(history.values, rng)
+            have = have if have.any() else finite
             rows, targets, extra = [known[have]], [self._scaled(j, values[have])], [np.zeros(int(have.sum()))]
             for points, expected, variance in self._partial(history, j):
                 rows.append(_stack(features, points))
@@ -80,6 +84,21 @@ class Surrogate:
             if have.any() and math.isfinite(variance):
                 found.append(([p for p, has in zip(points, have, strict=True) if has], expected, variance))
         return found
+
+
+def _chosen(values: Floats, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """All rows, or of many those on the first fronts, up to a half, and others at random."""
+    n = len(values)
+    if n <= ROWS:
+        return np.ones(n, dtype=np.bool_)
+    fronts = ranks(values)
+    shuffled = rng.permutation(n)
+    best = shuffled[np.argsort(np.where(fronts == MISSING, n, fronts)[shuffled], kind="stable")][: ROWS // 2]
+    chosen = np.zeros(n, dtype=np.bool_)
+    chosen[best] = True
+    rest = shuffled[~chosen[shuffled]]
+    chosen[rest[: ROWS - len(best)]] = True
+    return chosen
 
 
 def _stack(function: Callable[[Params], Floats], points: Sequence[Params]) -> Floats:

@@ -221,3 +221,16 @@ def test_a_copy_in_another_process_suggests_otherwise():
     first = optuna.create_study(directions=DIRECTIONS[:2], sampler=sampler).ask(SPACE).params
     sampler.reseed_rng()
     assert optuna.create_study(directions=DIRECTIONS[:2], sampler=sampler).ask(SPACE).params != first
+
+
+def test_of_many_trials_the_best_and_some_others_are_learnt_from(monkeypatch):
+    from lkspace.search import surrogate
+
+    monkeypatch.setattr(surrogate, "ROWS", 12)
+    values = np.random.default_rng(0).uniform(size=(40, 2))
+    values[0] = -1.0
+    values[1] = np.nan
+    chosen = surrogate._chosen(values, np.random.default_rng(1))
+    assert chosen.sum() == 12
+    assert chosen[0]
+    assert np.isfinite(front_volume(search(ParetoSampler(partly((0,), 2), seed=0), 2, 30)))
