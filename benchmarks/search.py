@@ -78,7 +78,7 @@ def run(task: Problem, name: str, seed: int, stopping: bool) -> dict[str, Any]:
     truths: list[Any] = []
     whole: list[bool] = []
     points: set[Any] = set()
-    halving = _Halving(signs)
+    halving = _Halving(float(signs[0]))
     shares, spent, longest, trained, full = {}, 0.0, 0.0, 0, 0
     for number in range(1, max(task.budgets) + 1):
         start = time.perf_counter()
@@ -90,7 +90,8 @@ def run(task: Problem, name: str, seed: int, stopping: bool) -> dict[str, Any]:
         points.add(tuple(trial.params.values()))
         observed = truth + np.asarray(task.noise) * noise.normal(size=len(truth))
         curve = list(task.curve(trial.params, noise)) if stopping and task.curve is not None else [observed[0]]
-        reached = halving.reached(curve, truth[1:]) if stopping else len(curve)
+        sizes = task.features(trial.params) if task.features is not None else []
+        reached = halving.reached(curve, [*(signs * truth)[1:], *sizes]) if stopping else len(curve)
         trained, full = trained + reached, full + len(curve)
         if stopping:
             rest = [None] * (len(truth) - 1)
@@ -120,15 +121,15 @@ def run(task: Problem, name: str, seed: int, stopping: bool) -> dict[str, Any]:
 class _Halving:
     """Early stopping of a search that trains one candidate after the other."""
 
-    def __init__(self, signs: Any) -> None:
-        self._signs = signs
+    def __init__(self, sign: float) -> None:
+        self._sign = sign
         self._at: dict[int, list[list[float]]] = {}
 
     def reached(self, curve: list[float], costs: Any) -> int:
-        """The epochs of a training with this curve of the first objective; costs: the other objectives."""
+        """The epochs of a training with this curve of the first objective; costs: the other objectives and the size."""
         for rung in rungs(len(curve)):
             rows = self._at.setdefault(rung, [])
-            rows.append((self._signs * np.array([curve[rung - 1], *costs])).tolist())
+            rows.append([self._sign * curve[rung - 1], *costs])
             table = np.array(rows)
             if not goes_on(table[:, :1], table[:, 1:], len(rows) - 1):
                 return int(rung)

@@ -17,15 +17,18 @@ KINDS: tuple[str, ...] = get_args(EarlyStopping)
 class Stopping:
     """Asked after each epoch of a trial. Trials of earlier calls count with the curves that the study has of them.
 
-    What the epochs of a training report is ranked; objectives settled before it are what it costs. A trial that is
-    begun again replaces what was known of it.
+    What the epochs of a training report is ranked; objectives settled before it are what it costs, and so are its
+    FLOPs, objective or not, as how fast a network learns goes with its size. A trial that is begun again replaces what
+    was known of it.
     """
 
     def __init__(self, objectives: Sequence[Objective], epochs: int, trials: Iterable[Trial] = ()) -> None:
-        self._objectives = tuple(objectives)
+        self._signs = {o.name: o.sign for o in objectives}
+        self._signs.setdefault("flops", 1.0)
+        self._ranked = {o.name for o in objectives}
         self._epochs = epochs
         self._rungs = rungs(epochs)
-        # Per rung and trial: the objectives' values there, to be minimised, NaN where there is none.
+        # Per rung and trial: the values of objectives and FLOPs there, to be minimised, NaN where there is none.
         self._reached: dict[int, dict[int, list[float]]] = {rung: {} for rung in self._rungs}
         self._learnt: set[str] = set()
         for trial in trials:
@@ -40,7 +43,7 @@ class Stopping:
             return None
         here = self._reached[epoch]
         rows = np.array(list(here.values()), dtype=np.float64)
-        changes = np.array([o.name in self._learnt for o in self._objectives])
+        changes = np.array([name in self._learnt for name in self._signs])
         if not changes.any() or goes_on(rows[:, changes], rows[:, ~changes], list(here).index(number)):
             return None
         return f"others of its cost were ahead after epoch {epoch} of {self._epochs}"
@@ -49,9 +52,9 @@ class Stopping:
         for entry in curve:
             epoch = entry.get("epoch")
             if epoch in self._reached:
-                self._learnt |= {o.name for o in self._objectives if o.name in entry}
+                self._learnt |= {name for name in self._ranked if name in entry}
                 known = {**values, **{n: v for n, v in entry.items() if n in self._learnt}}
-                row = [known.get(o.name) for o in self._objectives]
                 self._reached[epoch][number] = [
-                    math.nan if v is None else o.sign * v for o, v in zip(self._objectives, row, strict=True)
+                    math.nan if (value := known.get(name)) is None else sign * value
+                    for name, sign in self._signs.items()
                 ]
