@@ -45,7 +45,10 @@ def search(
         list[str] | None,
         typer.Option(help="A bound such as 'latency<=5ms' or 'params<=2M'; may be repeated."),
     ] = None,
-    sampler: Annotated[str, typer.Option(help="random | nsga2 | tpe | gp")] = "nsga2",
+    sampler: Annotated[str, typer.Option(help="pareto | nsga2 | tpe | gp | random")] = "pareto",
+    early_stopping: Annotated[
+        Literal["halving", "none"], typer.Option(help="End trainings that fall behind others of their cost.")
+    ] = "none",
     seed: Annotated[int, typer.Option(min=0, help="Decides data, weights and order of candidates.")] = 0,
     run: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/SPACE")] = None,
     storage: Annotated[
@@ -93,6 +96,7 @@ def search(
             threads=cpus_per_trial,
         ),
         sampler=sampler,
+        early_stopping=early_stopping,
         seed=seed,
         folder=folder,
         storage=storage,

@@ -61,7 +61,9 @@ class Registry(Generic[T]):
 # What an entry must offer is a protocol beside its first implementation, named here for the reader.
 families: Registry[Any] = Registry("family", "lkspace.nets", "lkspace.families")  # lkspace.nets.family.Family
 scores: Registry[Any] = Registry("score", "lkspace.scores", "lkspace.scores")  # lkspace.scores.score.Score
-samplers: Registry[Any] = Registry("sampler", "lkspace.search", "lkspace.samplers")  # lkspace.search.samplers.make
+samplers: Registry[Any] = Registry(
+    "sampler", "lkspace.search", "lkspace.samplers"
+)  # lkspace.search.samplers.MakeSampler
 exporters: Registry[Any] = Registry(
     "export target", "lkspace.export", "lkspace.exporters"
 )  # lkspace.export.target.Target

@@ -9,7 +9,7 @@ from lkspace.errors import UserError
     [
         (registry.families, {"replknet"}),
         (registry.scores, {"accuracy", "flops", "latency", "params"}),
-        (registry.samplers, {"gp", "nsga2", "random", "tpe"}),
+        (registry.samplers, {"gp", "nsga2", "pareto", "random", "tpe"}),
         (registry.exporters, {"json", "replknet"}),
     ],
 )

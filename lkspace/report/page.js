@@ -31,6 +31,7 @@
   const single = data.objectives.length === 1;
 
   const counted = (t) => t.outcome === "complete" && t.feasible;
+  const stopped = (t) => t.outcome === "stopped";
   const placed = (t, x, y) => x.of(t) !== null && y.of(t) !== null;
 
   /* The trials that no other one dominates in two objectives, from the best to the worst across; ties together. */
@@ -110,7 +111,7 @@
 
   function drawFront() {
     const x = axes[state.x], y = axes[state.y];
-    const shown = trials.filter((t) => placed(t, x, y) && (counted(t) || !t.feasible));
+    const shown = trials.filter((t) => placed(t, x, y) && (counted(t) || !t.feasible || stopped(t)));
     const feasible = shown.filter(counted);
     const pair = single ? feasible.filter((t) => t.front) : frontOf(feasible, x, y);
     const onPair = new Set(pair);
@@ -121,7 +122,8 @@
       symbol: "diamond", size: 12, color: colour("front"), line: { width: 1.5, color: colour("panel") },
     });
     const traces = [
-      points(shown.filter((t) => !t.feasible), x, y, { symbol: "x-thin", size: 8, line: { width: 1.6, color: colour("infeasible") } }),
+      points(shown.filter((t) => !t.feasible && !stopped(t)), x, y, { symbol: "x-thin", size: 8, line: { width: 1.6, color: colour("infeasible") } }),
+      points(shown.filter(stopped), x, y, { symbol: "triangle-down-open", size: 7, color: colour("quiet"), line: { width: 1.2 } }),
       points(dominated, x, y, { symbol: "circle-open", size: 8, color: colour("dominated"), line: { width: 1.4 } }),
       ...staircase(pair, feasible, x, y),
       points(others, x, y, {
@@ -209,6 +211,7 @@
       ...(data.objectives.length > 2 ? [[draw("path", { d: diamond, fill: "var(--front-soft)", stroke: "var(--front)" }), "on the front by another objective"]] : []),
       [draw("circle", { cx: 8, cy: 8, r: 5, fill: "none", stroke: "var(--dominated)", "stroke-width": 1.6 }), "dominated"],
       [draw("path", { d: "M3 3 13 13M13 3 3 13", stroke: "var(--infeasible)", "stroke-width": 1.8 }), "breaks a constraint"],
+      [draw("path", { d: "M3 4H13L8 13Z", fill: "none", stroke: "var(--quiet)", "stroke-width": 1.4 }), "stopped early, accuracy as far as it came"],
       [draw("circle", { cx: 8, cy: 8, r: 6, fill: "none", stroke: "var(--selected)", "stroke-width": 3 }), "selected"],
     ];
     $("legend").replaceChildren(...entries.map(([symbol, text]) => make("li", {}, swatch(symbol), text)));

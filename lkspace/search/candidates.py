@@ -1,8 +1,13 @@
 """Which architectures may still be tried: those of the space that keep the cheap constraints and are new."""
 
+import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lkspace import registry
 from lkspace.errors import UserError
@@ -15,6 +20,7 @@ from lkspace.space.search_space import ENUMERATION_LIMIT, SearchSpace
 DRAWS = 2000  # uniform draws before a large space is taken to hold nothing new; a draw costs about 0.2 ms
 FEW_DRAWS = 50  # before a small space is searched whole
 DUPLICATE = "duplicate"
+REMEMBERED = 20_000  # points; computing one costs about 0.4 ms, keeping it 1 KB
 
 # Values of cheap scores of an architecture, by name. A sampler that computes objectives instead of modelling them
 # takes the same function.
@@ -36,6 +42,20 @@ def cheap_scores(space: SearchSpace, setting: Setting, names: Iterable[str]) -> 
     return values
 
 
+@dataclass(frozen=True)
+class Point:
+    """What is known of a point of the space without measuring or training.
+
+    costs: params, FLOPs and the cheap scores. features: coordinates for a model, the encoding and the logarithms of
+    costs. broken: the constraint it breaks.
+    """
+
+    id: str
+    costs: Mapping[str, float]
+    features: npt.NDArray[np.float64]
+    broken: str | None
+
+
 class Candidates:
     """The part of a space that a run may still try.
 
@@ -52,18 +72,39 @@ class Candidates:
         own = [b for b in space.constraints if isinstance(b, Bound)]
         self._bounds = own + [b for b in bounds if registry.scores.get(b.name).cheap]
         self._tried = set(tried)
+        self._names = [v.name for v in space.variables]
+        self._remembered = functools.lru_cache(maxsize=REMEMBERED)(self._point)
+
+    def point(self, params: Mapping[str, Any]) -> Point:
+        """The point that has these choices."""
+        return self._remembered(tuple(params[name] for name in self._names))
+
+    def allows(self, point: Point) -> bool:
+        """Whether a point may be tried: as `objection`."""
+        return point.broken is None and point.id not in self._tried
 
     def objection(self, architecture: Architecture) -> str | None:
         """Why a canonical architecture may not be tried: "duplicate" or the constraint it breaks; None if it may."""
         if architecture.id in self._tried:
             return DUPLICATE
+        return self._broken(architecture)
+
+    def _broken(self, architecture: Architecture, values: Mapping[str, float] | None = None) -> str | None:
+        """The first constraint that does not hold; values: of cheap scores, if they have been computed."""
         for constraint in self.space.constraints:
             if isinstance(constraint, Relation) and not constraint.holds(architecture):
                 return str(constraint)
         if not self._bounds:
             return None
-        values = self.cheap(architecture)
+        values = self.cheap(architecture) if values is None else values
         return next((str(b) for b in self._bounds if not b.holds(values[b.name])), None)
+
+    def _point(self, choices: tuple[Any, ...]) -> Point:
+        architecture = self.space.decode(dict(zip(self._names, choices, strict=True)))
+        costs = self.cheap(architecture)
+        logs = [math.log(costs[name]) for name in ("params", "flops")]
+        features = np.concatenate([self.space.encode(architecture), logs])
+        return Point(architecture.id, costs, features, self._broken(architecture, costs))
 
     def take(self, architecture: Architecture) -> None:
         """The architecture is a trial now."""

@@ -24,7 +24,7 @@ from lkspace.space.architecture import Architecture
 if TYPE_CHECKING:
     from torch import nn
 
-Outcome = Literal["complete", "diverged", "failed", "infeasible"]
+Outcome = Literal["complete", "diverged", "failed", "infeasible", "stopped"]
 SEEN = "space.yaml"  # a worker that finds this in the run's folder shares a file system with the driver
 ALWAYS = ("params", "flops")  # cost nothing and are wanted in every table
 

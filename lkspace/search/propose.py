@@ -14,11 +14,12 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from lkspace.search.candidates import Candidates
-from lkspace.search.samplers import MakeSampler, suggestion_seed
+from lkspace.search.samplers import MakeSampler, Suggestion, suggestion_seed
 from lkspace.space.architecture import Architecture
 from lkspace.study import Asked, Study
-from lkspace.study.record import Origin
+from lkspace.study.record import Origin, Plan
 
+_CAPS = {"minimize": "<=", "maximize": ">="}
 TRIES = 5  # a Gaussian process takes a quarter of a second each time
 
 
@@ -31,6 +32,7 @@ class Proposer:
         self._make = make
         self._seed = seed
         self._budget = budget
+        self._corner = _corner(study.plan)
         self._choices = {v.name: v.choices for v in candidates.space.variables}
         self._trials = len(study.trials)
         self._references = list(candidates.space.reference_points)
@@ -85,7 +87,25 @@ class Proposer:
         return self._study.ask(Given(self._sampler(), params), self._choices)
 
     def _sampler(self) -> BaseSampler:
-        return self._make(suggestion_seed(self._seed, self._trials), self._budget)
+        return self._make(
+            Suggestion(
+                seed=suggestion_seed(self._seed, self._trials),
+                run_seed=self._seed,
+                budget=self._budget,
+                candidates=self._candidates,
+                objectives=self._study.objectives,
+                corner=self._corner,
+            )
+        )
+
+
+def _corner(plan: Plan) -> dict[str, float]:
+    """The reference point, drawn in to the bounds on objectives: what breaks a bound is worth nothing."""
+    corner = dict(plan.reference_point)
+    for o in plan.objectives:
+        caps = [b.value for b in plan.constraints if b.name == o.name and b.relation == _CAPS[o.direction]]
+        corner[o.name] = o.sign * min(o.sign * value for value in (corner[o.name], *caps))
+    return corner
 
 
 class Given(BaseSampler):

@@ -14,6 +14,7 @@ from lkspace.errors import UserError
 from lkspace.quantity import Bound
 from lkspace.scores.score import Setting
 from lkspace.search.evaluate import order
+from lkspace.search.stopping import KINDS
 from lkspace.space.search_space import SearchSpace
 from lkspace.study.record import Objective, Plan
 
@@ -31,6 +32,7 @@ class Request:
     seed: int
     budget: int
     command: str
+    early_stopping: str = "none"
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -47,6 +49,7 @@ class Request:
             constraints=self.constraints,
             setting=_plain(self.setting),
             sampler=self.sampler,
+            early_stopping=self.early_stopping,
             seed=self.seed,
             budget=self.budget,
             command=self.command,
@@ -60,6 +63,7 @@ class Request:
             "constraints": [str(b) for b in plan.constraints],
             "seed": plan.seed,
             "sampler": plan.sampler,
+            "early stopping": plan.early_stopping,
             **plan.setting,
         }
         now: dict[str, Any] = {
@@ -67,6 +71,7 @@ class Request:
             "constraints": [str(b) for b in self.constraints],
             "seed": self.seed,
             "sampler": self.sampler,
+            "early stopping": self.early_stopping,
             **_plain(self.setting),
         }
         for name, value in now.items():
@@ -95,6 +100,7 @@ def request(
     seed: int,
     device: str,
     command: str,
+    early_stopping: str = "none",
 ) -> Request:
     """The request of such a call; UserError with the place and the mend if something in it is wrong."""
     if budget < 1:
@@ -102,6 +108,8 @@ def request(
     if seed < 0:
         raise UserError(f"seed is {seed}, expected 0 or more")
     registry.samplers.get(sampler)
+    if early_stopping not in KINDS:
+        raise UserError(f"unknown early stopping {early_stopping!r}; known: {', '.join(KINDS)}")
     bounds = tuple(b if isinstance(b, Bound) else Bound.parse(b) for b in constraints)
     for bound in bounds:
         registry.scores.get(bound.name)
@@ -117,6 +125,7 @@ def request(
         seed=seed,
         budget=budget,
         command=command,
+        early_stopping=early_stopping,
     )
 
 

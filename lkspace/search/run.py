@@ -46,7 +46,8 @@ def run(
     constraints: Sequence[str | Bound] = (),
     data: str = "digits",
     overrides: Mapping[str, Any] | None = None,
-    sampler: str = "nsga2",
+    sampler: str = "pareto",
+    early_stopping: str = "none",
     seed: int = 0,
     storage: str | None = None,
     concurrency: int | None = None,
@@ -59,7 +60,8 @@ def run(
 
     The same call continues a run that was interrupted at any moment; a larger budget extends it. objectives: scores
     to trade off. constraints: bounds such as "latency<=5ms". overrides: fields of `Setting`; `threads` is the cores of
-    one trial. concurrency: trials at a time, by default as many as fit. storage: URL in place of SQLite in the folder.
+    one trial. early_stopping: "halving" ends trainings that fall behind others of their cost. concurrency: trials at a
+    time, by default as many as fit. storage: URL in place of SQLite in the folder.
     console: where progress is shown; None for nowhere.
 
     Raises UserError if the call is wrong or the folder holds another run, RunError if the run cannot go on, and
@@ -77,6 +79,7 @@ def run(
         data=data,
         overrides=overrides or {},
         sampler=sampler,
+        early_stopping=early_stopping,
         seed=seed,
         device="cuda" if gpus_per_trial else "cpu",
         command=command,
@@ -185,6 +188,7 @@ class _Search:
     def _fill(self, study: Study, slots: int, scratch: Path) -> None:
         """Trials until the budget is reached."""
         from lkspace.search.searcher import StudySearcher
+        from lkspace.search.stopping import Stopping
         from lkspace.search.tune import run_trials
 
         request = self.request
@@ -194,7 +198,10 @@ class _Search:
         make = registry.samplers.get(request.sampler)
         proposer = Proposer(study, candidates, make, request.seed, request.budget)
         display = Display(study, request.budget, self.console, request.setting.epochs)
-        searcher = StudySearcher(study, proposer, display, budget=request.budget, concurrency=slots)
+        stopping = None
+        if request.early_stopping == "halving":
+            stopping = Stopping(request.objectives, request.setting.epochs, study.trials)
+        searcher = StudySearcher(study, proposer, display, budget=request.budget, concurrency=slots, stopping=stopping)
         job = Job(request.setting, request.scores, request.constraints, self.folder)
         with display.shown():
             run_trials(searcher, job, slots, request.setting.threads, self.gpus, scratch)

@@ -4,17 +4,41 @@ A sampler is made anew for every trial and seeded from the run's seed and the tr
 in memory: what it knows it reads from the study, and a continued run suggests what an uninterrupted one would.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from optuna import Study
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
+from lkspace import registry
 from lkspace.registry import samplers
+from lkspace.search.candidates import Candidates
+from lkspace.search.pareto_sampler import ParetoSampler
+from lkspace.study.proposals import distribution
+from lkspace.study.record import Objective
 
-# (seed of this suggestion, budget of the run) -> sampler; what an entry of lkspace.registry.samplers is.
-MakeSampler = Callable[[int, int], BaseSampler]
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One suggestion to be made, and all that a sampler may know beside the study.
+
+    seed: of this suggestion alone. run_seed, budget: of the whole run. candidates: the space, its cheap scores and what
+    may still be tried. objectives: in the study's order. corner: per objective the worst value that is worth anything.
+    """
+
+    seed: int
+    run_seed: int
+    budget: int
+    candidates: Candidates
+    objectives: tuple[Objective, ...]
+    corner: Mapping[str, float]
+
+
+# What an entry of lkspace.registry.samplers is.
+MakeSampler = Callable[[Suggestion], BaseSampler]
 
 
 def suggestion_seed(seed: int, number: int) -> int:
@@ -35,29 +59,53 @@ class RepeatableNSGAII(NSGAIISampler):
 
 
 @samplers.register("random")
-def random(seed: int, budget: int) -> BaseSampler:
+def random(suggestion: Suggestion) -> BaseSampler:
     """Every choice uniform."""
-    return RandomSampler(seed=seed)
+    return RandomSampler(seed=suggestion.seed)
 
 
 @samplers.register("nsga2")
-def nsga2(seed: int, budget: int) -> BaseSampler:
+def nsga2(suggestion: Suggestion) -> BaseSampler:
     """NSGA-II (Deb et al., 2002), about ten generations: Optuna's population of 50 leaves 200 trials only four."""
-    return RepeatableNSGAII(seed=seed, population_size=max(4, round(budget / 10)))
+    return RepeatableNSGAII(seed=suggestion.seed, population_size=max(4, round(suggestion.budget / 10)))
 
 
 @samplers.register("tpe")
-def tpe(seed: int, budget: int) -> BaseSampler:
+def tpe(suggestion: Suggestion) -> BaseSampler:
     """Tree-structured Parzen estimator, multi-objective (Ozaki et al., 2022)."""
-    return TPESampler(seed=seed, n_startup_trials=_startup(budget), multivariate=False)
+    return TPESampler(seed=suggestion.seed, n_startup_trials=startup(suggestion.budget), multivariate=False)
 
 
 @samplers.register("gp")
-def gp(seed: int, budget: int) -> BaseSampler:
+def gp(suggestion: Suggestion) -> BaseSampler:
     """Gaussian process with log expected hypervolume improvement; seconds a suggestion at hundreds of trials."""
-    return GPSampler(seed=seed, n_startup_trials=_startup(budget))
+    return GPSampler(seed=suggestion.seed, n_startup_trials=startup(suggestion.budget))
 
 
-def _startup(budget: int) -> int:
+@samplers.register("pareto")
+def pareto(suggestion: Suggestion) -> BaseSampler:
+    """Gaussian processes for what must be learnt, the rest computed; see `ParetoSampler`."""
+    candidates, objectives = suggestion.candidates, suggestion.objectives
+    cheap = [registry.scores.get(o.name).cheap for o in objectives]
+
+    def values(params: Mapping[str, Any]) -> list[float | None]:
+        costs = candidates.point(params).costs
+        return [costs[o.name] if known else None for o, known in zip(objectives, cheap, strict=True)]
+
+    return ParetoSampler(
+        values,
+        features=lambda params: candidates.point(params).features,
+        seed=suggestion.seed,
+        pool_seed=suggestion.run_seed,
+        allowed=lambda params: candidates.allows(candidates.point(params)),
+        corner=[suggestion.corner[o.name] for o in objectives],
+        # What is measured and to be small is a cost, of which ratios matter.
+        logarithmic=[j for j, o in enumerate(objectives) if not cheap[j] and o.direction == "minimize"],
+        space={v.name: distribution(v.choices) for v in candidates.space.variables},
+        startup=startup(suggestion.budget),
+    )
+
+
+def startup(budget: int) -> int:
     """Random trials before a model is fitted: Optuna's ten, fewer where that would be most of the budget."""
     return max(2, min(10, budget // 4))

@@ -6,7 +6,7 @@ study; this one lets every trial end in the state that fits, and the study is al
 
 import contextlib
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lkspace.search.evaluate import Report
 from lkspace.search.files import write_bytes
 from lkspace.search.progress import Display
 from lkspace.search.propose import Proposer
+from lkspace.search.stopping import Stopping
 from lkspace.search.trainable import ARCHITECTURE, NUMBER, REPORT
 from lkspace.space.architecture import Architecture
 from lkspace.study import Study
@@ -39,10 +40,19 @@ class StudySearcher(Searcher):
 
     A trial of Tune's is one attempt; a trial of the study whose worker died is handed out again, up to three times.
     error: what ended the run early, to be raised by the caller; Tune would wrap it. exhausted: the space has no
-    untried architecture left.
+    untried architecture left. stopping: decides which trainings end early; None if none do.
     """
 
-    def __init__(self, study: Study, proposer: Proposer, display: Display, *, budget: int, concurrency: int) -> None:
+    def __init__(
+        self,
+        study: Study,
+        proposer: Proposer,
+        display: Display,
+        *,
+        budget: int,
+        concurrency: int,
+        stopping: Stopping | None = None,
+    ) -> None:
         super().__init__()
         self._study = study
         self._proposer = proposer
@@ -52,6 +62,8 @@ class StudySearcher(Searcher):
         self._folder = study.folder or Path.cwd()
         self._waiting = deque(_Attempt(t.number, t.architecture, 1) for t in study.pending())
         self._running: dict[str, _Attempt] = {}
+        self._stopping = stopping
+        self._stopped: dict[str, str] = {}  # attempts that are told to end, and why
         self._failures: list[str] = []
         self._succeeded = False
         self.exhausted = False
@@ -76,12 +88,26 @@ class StudySearcher(Searcher):
         """A candidate got on."""
         self._display.reported(self._running[trial_id].number, result[REPORT])
 
+    def stops(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a candidate that got on is to end here; asked before `on_trial_result`, which is then not called."""
+        attempt, report = self._running.get(trial_id), result.get(REPORT)
+        if self._stopping is None or attempt is None or not isinstance(report, Report):
+            return False
+        with self._kept():
+            reason = self._stopping.reason(attempt.number, report)
+            if reason is not None:
+                self._stopped[trial_id] = reason
+            return reason is not None
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A candidate has its verdict, or its worker died."""
         attempt = self._running.pop(trial_id, None)
         if attempt is None:
             return
         report = (result or {}).get(REPORT)
+        reason = self._stopped.pop(trial_id, None)
+        if reason is not None and isinstance(report, Report) and not error and report.outcome is None:
+            report = replace(report, outcome="stopped", reason=reason)
         with self._kept():
             if error or not isinstance(report, Report) or (report.outcome is None and not report.fatal):
                 self._lost(attempt)
@@ -128,7 +154,7 @@ class StudySearcher(Searcher):
             write_bytes(self._folder / "trials" / str(number) / name, content)
         self._study.finish(number, report.outcome, report.reason, report.measurements, report.curve, report.seconds)
         self._display.ended(number)
-        self._succeeded |= report.outcome in ("complete", "infeasible")
+        self._succeeded |= report.outcome in ("complete", "infeasible", "stopped")
         if report.outcome == "failed":
             self._failures.append(report.reason)
         if not self._succeeded and len(self._failures) >= HOPELESS:

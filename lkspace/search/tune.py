@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune import Callback, PlacementGroupFactory
+from ray.tune.schedulers import FIFOScheduler
 
 from lkspace import registry
 from lkspace.errors import RunError
@@ -60,6 +61,17 @@ class _Stop(Callback):
             signal.signal(signal.SIGINT, before)
 
 
+class _Rungs(FIFOScheduler):
+    """Stops the trials that the searcher gives up; else Tune's own order."""
+
+    def __init__(self, searcher: StudySearcher) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return str(self.STOP if self._searcher.stops(trial.trial_id, result) else self.CONTINUE)
+
+
 def run_trials(searcher: StudySearcher, job: Job, slots: int, cpus: int, gpus: float, scratch: Path) -> None:
     """Let Tune run what the searcher hands out; raises what ended the searcher early."""
     candidate = tune.with_resources(
@@ -74,6 +86,7 @@ def run_trials(searcher: StudySearcher, job: Job, slots: int, cpus: int, gpus: f
                 candidate,
                 name="search",
                 search_alg=searcher,
+                scheduler=_Rungs(searcher),
                 num_samples=-1,
                 callbacks=[stop],
                 storage_path=str(scratch / "tune"),

@@ -14,7 +14,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from lkspace.study import storage
+from lkspace.study import partial, storage
 from lkspace.study.record import Objective
 
 
@@ -84,13 +84,25 @@ class Proposals:
             )
             self._add(number, trial)
 
-    def finish(self, number: int, state: TrialState, values: Sequence[float] | None, bounds: Sequence[float]) -> None:
-        """What became of trial `number`; values: None unless it is complete. bounds: as `record.violations`."""
+    def finish(
+        self,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        bounds: Sequence[float],
+        partly: Mapping[str, Any] | None = None,
+    ) -> None:
+        """What became of trial `number`; values: None unless it is complete. bounds: as `record.violations`.
+
+        partly: as `partial.as_json`.
+        """
         if number not in self._mirrors:
             return
         trial_id = self._trial_id(self._mirrors[number])
         if bounds:
             self._storage.set_trial_system_attr(trial_id, "constraints", list(bounds))
+        if partly:
+            self._storage.set_trial_user_attr(trial_id, partial.ATTRIBUTE, dict(partly))
         self._storage.set_trial_state_values(trial_id, state, values)
 
     def _copy(self, trial: FrozenTrial) -> None:

@@ -41,6 +41,7 @@ class Plan:
 
     name: of the run. space: `SearchSpace.to_dict()` as searched. setting: `Setting` as a dict of JSON types.
     reference_point: one value per objective, the fixed corner that hypervolume is measured from.
+    early_stopping: which rule ended trainings early, "none" if no rule did.
     budget: number of trials; it may grow when a run is continued. command, environment: for the reader.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     constraints: tuple[Bound, ...] = ()
     setting: Mapping[str, Any] = field(default_factory=dict)
     sampler: str = "random"
+    early_stopping: str = "none"
     seed: int = 0
     budget: int = 0
     command: str = ""

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lkspace.errors import UserError
 from lkspace.scores.score import Measurement
 from lkspace.space.architecture import Architecture
-from lkspace.study import attributes, opening, pareto
+from lkspace.study import attributes, opening, pareto, partial
 from lkspace.study.proposals import Asked, Proposals, distribution
 from lkspace.study.record import Objective, Origin, Outcome, Plan, Trial, violations
 from lkspace.study.storage import now, quiet, split_url
@@ -227,14 +227,18 @@ class Study:
         result = attributes.result(outcome, reason, given, curve, seconds or {})
         bounds = violations(values, self._plan.constraints)
         told = [values[o.name] for o in self.objectives] if outcome == "complete" else None
+        names = [o.name for o in self.objectives]
+        partly = partial.as_json(partial.of_result(names, values, curve, whole=outcome == "complete"))
         trial_id = self._database.get_trial_id_from_study_id_trial_number(self._study_id, number)
         if self._database.get_trial(trial_id).state != TrialState.RUNNING:
             raise ValueError(f"trial {number} is finished already")
         self._database.set_trial_user_attr(trial_id, attributes.RESULT, result)
         if bounds:
             self._database.set_trial_system_attr(trial_id, attributes.CONSTRAINTS, bounds)
+        if partly:
+            self._database.set_trial_user_attr(trial_id, partial.ATTRIBUTE, partly)
         self._database.set_trial_state_values(trial_id, attributes.STATES[outcome], told)
-        proposals.finish(number, attributes.STATES[outcome], told, bounds)
+        proposals.finish(number, attributes.STATES[outcome], told, bounds, partly)
 
     def pending(self) -> list[Trial]:
         """Trials that a killed driver left running; they are evaluated again under the same numbers."""

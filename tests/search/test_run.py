@@ -162,6 +162,22 @@ def test_trainings_that_diverge_are_told_apart_and_named(tmp_path):
     assert all(t.values["flops"] > 0 and "accuracy" not in t.values for t in study.trials)
 
 
+def test_early_stopping_ends_trials_in_the_middle_of_their_training(tmp_path):
+    call = {**CALL, "overrides": {"epochs": 2}, "concurrency": 1}
+    space, objectives = SearchSpace.load("replknet-micro"), ["accuracy", "flops"]
+    study = run(space, budget=12, folder=tmp_path, objectives=objectives, early_stopping="halving", **call)
+    assert study.counts().keys() <= {"complete", "stopped", "rejected: params<=20K", "rejected: kernels non-increasing"}
+    stopped = [t for t in study.trials if t.outcome == "stopped"]
+    assert stopped
+    assert len(study.trials) == 12
+    for trial in stopped:
+        assert len(trial.curve) == 1
+        assert trial.reason == "others of its cost were ahead after epoch 1 of 2"
+        assert trial.number not in {t.number for t in study.front()}
+    with pytest.raises(UserError, match="early stopping halving, this call has none"):
+        run(space, budget=12, folder=tmp_path, objectives=objectives, **call)
+
+
 def test_a_run_survives_every_kind_of_death(tmp_path):
     """SIGKILL to the driver while it starts and while trials run, SIGKILL to a worker, Ctrl-C; then it ends as if
     nothing had been."""
@@ -210,7 +226,7 @@ def test_a_run_in_another_database_is_found_again(tmp_path, monkeypatch, again):
         constraints=[],
         data="digits",
         overrides={},
-        sampler="nsga2",
+        sampler="pareto",
         seed=0,
         device="cpu",
         command="",

@@ -5,9 +5,19 @@ from optuna.distributions import CategoricalDistribution
 
 from lkspace import registry
 from lkspace.errors import UserError
-from lkspace.search.samplers import suggestion_seed
+from lkspace.search.candidates import Candidates
+from lkspace.search.samplers import Suggestion, suggestion_seed
+from lkspace.space.search_space import SearchSpace
+from lkspace.study.record import Objective
 
+OBJECTIVES = (Objective("accuracy", "", "maximize"), Objective("flops", "", "minimize"))
 SPACE = {"a": CategoricalDistribution([1, 3, 5, 7]), "b": CategoricalDistribution(["x", "y", "z"])}
+
+
+def suggestion(seed: int = 0, budget: int = 20) -> Suggestion:
+    """Of a space that the samplers which only read the study do not look at."""
+    space = SearchSpace.load("replknet-micro")
+    return Suggestion(seed, 0, budget, Candidates(space, space.costs), OBJECTIVES, {"accuracy": 0.1, "flops": 1e9})
 
 
 def first_suggestions(name: str, seed: int, told: int = 6) -> list[dict[str, object]]:
@@ -23,7 +33,7 @@ def first_suggestions(name: str, seed: int, told: int = 6) -> list[dict[str, obj
         study.add_trial(optuna.trial.create_trial(state=state, params=params, distributions=dict(SPACE), values=values))
     suggested = []
     for _ in range(3):
-        study.sampler = registry.samplers.get(name)(suggestion_seed(seed, len(study.trials)), 20)
+        study.sampler = registry.samplers.get(name)(suggestion(suggestion_seed(seed, len(study.trials))))
         suggested.append(dict(study.ask(dict(SPACE)).params))
     return suggested
 
@@ -47,9 +57,9 @@ def test_suggestion_seeds_differ_between_trials_and_runs():
 
 @pytest.mark.parametrize(("budget", "population"), [(1, 4), (20, 4), (60, 6), (200, 20)])
 def test_population_is_a_tenth_of_the_budget_and_at_least_four(budget, population):
-    assert registry.samplers.get("nsga2")(0, budget).population_size == population
+    assert registry.samplers.get("nsga2")(suggestion(budget=budget)).population_size == population
 
 
 def test_an_unknown_sampler_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"unknown sampler 'nsga3'; known: gp, nsga2, random, tpe"):
+    with pytest.raises(UserError, match=r"unknown sampler 'nsga3'; known: gp, nsga2, pareto, random, tpe"):
         registry.samplers.get("nsga3")

@@ -155,3 +155,31 @@ def test_a_storage_that_cannot_be_written_ends_the_run_in_one_line(new_study, mi
     with pytest.raises(RunError, match=r"run: the study cannot be written \(database or disk is full\); free space"):
         searching.on_trial_complete("t0", complete(micro, config))
     assert searching.suggest("t1") == searching.FINISHED
+
+
+def test_a_candidate_that_falls_behind_is_stopped_and_keeps_its_values(new_study, micro, fake):
+    """As Tune calls: `stops` with each result; on True not `on_trial_result` but `on_trial_complete`."""
+    from lkspace.search.stopping import Stopping
+
+    study = new_study(objectives=("fake",))
+    candidates = Candidates(micro, cheap_scores(micro, SETTING, []), [], [])
+    proposer = Proposer(study, candidates, registry.samplers.get("random"), 0, 8)
+    stopping = Stopping(study.objectives, 2)
+    searching = StudySearcher(study, proposer, Display(study, 8, None, 2), budget=8, concurrency=1, stopping=stopping)
+    for i, loss in enumerate([1.0, 2.0, 3.0, 4.0, 5.0, 0.5, 9.0, 0.4]):
+        config = searching.suggest(f"t{i}")
+        costs = complete(micro, config)["report"].measurements
+        entry = {"fake": loss, "epoch": 1, "epochs": 2}
+        half = {"report": Report({**costs, "fake": Measurement(loss, entry)}, (entry,))}
+        if searching.stops(f"t{i}", half):
+            searching.on_trial_complete(f"t{i}", half)
+            continue
+        searching.on_trial_result(f"t{i}", half)
+        whole = {**costs, "fake": Measurement(loss / 2)}
+        searching.on_trial_complete(f"t{i}", {"report": Report(whole, (entry,), outcome="complete")})
+    outcomes = [t.outcome for t in study.trials]
+    assert outcomes == ["complete"] * 6 + ["stopped", "complete"]
+    assert study.trials[6].values["fake"] == 9.0
+    assert study.trials[6].reason == "others of its cost were ahead after epoch 1 of 2"
+    assert study._optuna.trials[6].state.name == "PRUNED"
+    assert searching.suggest("end") == searching.FINISHED

@@ -1,0 +1,236 @@
+"""The sampler in plain Optuna: its contract, what it respects, and that what it knows makes it better than chance."""
+
+import math
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from lkspace.search import ParetoSampler
+from lkspace.study import partial
+from lkspace.study.pareto import hypervolume
+
+kit = pytest.importorskip("optuna.testing.pytest_samplers")
+
+SPACE = {
+    "width": CategoricalDistribution([8, 16, 32, 64]),
+    "depth": IntDistribution(1, 6),
+    "rate": FloatDistribution(1e-4, 1e-1, log=True),
+    "act": CategoricalDistribution(["relu", "gelu", None]),
+}
+
+
+@pytest.fixture(autouse=True)
+def fewer_candidates(monkeypatch):
+    """Hundreds in place of thousands: what is tested here does not depend on how many."""
+    for name, count in (("POOL", 200), ("FRESH", 50), ("NEAR", 60)):
+        monkeypatch.setattr(f"lkspace.search.pareto_sampler.{name}", count)
+
+
+class TestContractOfOptunasSamplers(
+    kit.BasicSamplerTestCase, kit.RelativeSamplerTestCase, kit.MultiObjectiveSamplerTestCase
+):
+    @pytest.fixture
+    def sampler(self):
+        return lambda: ParetoSampler(lambda params: [None], seed=0)
+
+
+def cost(p):
+    return p["width"] * p["depth"]
+
+
+def quality(p):
+    loss = (math.log10(p["rate"]) + 2.5) ** 2 + 0.3 * (p["act"] is None) - 0.2 * (p["act"] == "gelu")
+    return math.log(cost(p)) - loss
+
+
+def everything(p):
+    """Four objectives, two of them to be maximised; the first and the last have to be learnt."""
+    return [quality(p), cost(p), float(p["depth"]), 2.0 ** (p["depth"] / 3) + 1e3 * p["rate"]]
+
+
+DIRECTIONS = ["maximize", "minimize", "maximize", "minimize"]
+
+
+def partly(learnt, count=4):
+    return lambda p: [None if j in learnt else v for j, v in enumerate(everything(p)[:count])]
+
+
+def search(sampler, count, n, values=everything, space=SPACE, study=None):
+    study = study or optuna.create_study(directions=DIRECTIONS[:count], sampler=sampler)
+    for _ in range(n):
+        trial = study.ask(space)
+        study.tell(trial, values(trial.params)[:count])
+    return study
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("learnt", [(), (0,), (0, 3), (0, 1, 2, 3)])
+def test_any_number_of_objectives_any_of_them_cheap(count, learnt):
+    study = search(ParetoSampler(partly(learnt, count), seed=1, logarithmic=[3]), count, 22)
+    points = [tuple(t.params.items()) for t in study.trials]
+    assert len(set(points)) == 22
+    for trial in study.trials:
+        assert all(SPACE[n]._contains(SPACE[n].to_internal_repr(v)) for n, v in trial.params.items())
+
+
+def front_volume(study):
+    rows = [[-t.values[0], t.values[1]] for t in study.trials]
+    return hypervolume(rows, [0.0, 400.0])
+
+
+def test_knowing_the_cost_beats_chance_and_knowing_all_beats_learning():
+    ours, exact, chance = [], [], []
+    for seed in range(3):
+        ours.append(front_volume(search(ParetoSampler(partly((0,), 2), seed=seed), 2, 30)))
+        exact.append(front_volume(search(ParetoSampler(partly((), 2), seed=seed), 2, 30)))
+        chance.append(front_volume(search(optuna.samplers.RandomSampler(seed=seed), 2, 30)))
+    assert min(ours) > max(chance)
+    assert np.mean(exact) > np.mean(ours)
+
+
+def test_the_same_seed_and_history_suggest_the_same_whether_the_sampler_is_kept_or_made_anew():
+    kept = search(ParetoSampler(partly((0,), 2), seed=3, space=SPACE), 2, 16)
+    study = optuna.create_study(directions=DIRECTIONS[:2])
+    for _ in range(16):
+        study.sampler = ParetoSampler(partly((0,), 2), seed=3, space=SPACE)
+        search(None, 2, 1, study=study)
+    assert [t.params for t in study.trials] == [t.params for t in kept.trials]
+    other = search(ParetoSampler(partly((0,), 2), seed=4, space=SPACE), 2, 16)
+    assert [t.params for t in other.trials] != [t.params for t in kept.trials]
+
+
+def test_points_that_are_not_allowed_are_never_suggested():
+    def allowed(p):
+        return cost(p) <= 60 and p["act"] is not None
+
+    study = search(ParetoSampler(partly((0,), 2), seed=0, allowed=allowed, space=SPACE), 2, 25)
+    assert all(allowed(t.params) for t in study.trials)
+
+
+GRID = {"a": CategoricalDistribution([0, 1, 2, 3]), "b": IntDistribution(0, 4)}
+
+
+@pytest.mark.parametrize("ends", ["complete", "fail", "pruned", "running", "mixed"])
+def test_a_small_space_is_gone_through_without_a_repeat_however_trials_end(ends):
+    sampler = ParetoSampler(lambda p: [None, float(p["a"])], seed=0, space=GRID)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    kinds = ["complete", "fail", "pruned", "running"]
+    for i in range(20):
+        trial = study.ask(GRID)
+        end = kinds[i % 4] if ends == "mixed" else ends
+        if end == "complete":
+            study.tell(trial, [trial.params["b"] * 1.0, trial.params["a"] * 1.0])
+        elif end != "running":
+            study.tell(trial, state=TrialState.FAIL if end == "fail" else TrialState.PRUNED)
+    assert len({tuple(t.params.values()) for t in study.trials}) == 20
+    assert set(study.ask(GRID).params) == {"a", "b"}  # nothing is left: any point, and no crash
+
+
+def test_trials_under_way_count_as_if_they_had_ended_as_predicted():
+    """Asked for many at once, the sampler spreads them instead of asking for neighbours of one place."""
+    sampler = ParetoSampler(partly((0,), 2), seed=0, space=SPACE)
+    study = search(sampler, 2, 20)
+    batch = [study.ask(SPACE).params for _ in range(6)]
+    costs = sorted(cost(p) for p in batch)
+    assert len(set(costs)) >= 5
+    assert costs[-1] > 3 * costs[0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_do_no_harm(bad):
+    sampler = ParetoSampler(lambda p: [None, bad if p["a"] == 1 else float(p["a"])], seed=0, space=GRID, startup=3)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    for i in range(10):
+        params = {"a": i % 4, "b": i // 4}
+        values = [bad if i % 3 == 0 else float(i), 1.0]
+        failed = any(math.isnan(v) for v in values)  # Optuna itself takes a NaN for a failure
+        state, told = (TrialState.FAIL, None) if failed else (TrialState.COMPLETE, values)
+        study.add_trial(create_trial(state=state, params=params, distributions=GRID, values=told))
+    assert study.ask(GRID).params["a"] != 1 or not np.isfinite(bad)
+
+
+def test_constant_values_do_no_harm():
+    sampler = ParetoSampler(lambda p: [None, None, 1.0], seed=0)
+    study = search(sampler, 3, 16, values=lambda p: [0.5, 2.0, 1.0])
+    assert len(study.trials) == 16
+
+
+def test_the_corner_keeps_the_search_below_it():
+    """A bound on an objective is given as its corner; of what lies beyond nothing is gained."""
+    sampler = ParetoSampler(partly((0,), 2), seed=0, corner=[-10.0, 50.0], space=SPACE)
+    study = search(sampler, 2, 30)
+    assert all(cost(t.params) < 50 for t in study.trials[10:])
+
+
+def test_cheap_must_speak_of_every_objective():
+    with pytest.raises(ValueError, match="cheap gave 1 values, the study has 2 objectives"):
+        search(ParetoSampler(lambda p: [None], seed=0, space=SPACE), 2, 1)
+
+
+def test_partial_trainings_are_learnt_from():
+    """Trials that were stopped early show where nothing good is; without what they reached it is found out again."""
+
+    def history(told):
+        study = optuna.create_study(directions=["maximize", "minimize"])
+        rng = np.random.default_rng(0)
+        for i in range(60):
+            params = {
+                "width": int(rng.choice([8, 16, 32, 64])),
+                "depth": int(rng.integers(1, 7)),
+                "rate": float(10 ** rng.uniform(-4, -1)),
+                "act": ["relu", "gelu", None][i % 3],
+            }
+            reached, noise = 0.5 * quality(params), 0.05 * rng.normal()
+            whole = i < 10
+            attributes = {partial.ATTRIBUTE: partial.as_json({0.25: [reached + noise, None]})} if told or whole else {}
+            study.add_trial(
+                create_trial(
+                    state=TrialState.COMPLETE if whole else TrialState.PRUNED,
+                    params=params,
+                    distributions=SPACE,
+                    values=[quality(params), cost(params)] if whole else None,
+                    user_attrs=attributes,
+                )
+            )
+        return study
+
+    def believed(study):
+        from lkspace.search import history as reading
+        from lkspace.search.parameters import Parameters
+        from lkspace.search.surrogate import Surrogate
+
+        parameters = Parameters(SPACE)
+        past = reading.read(study.trials, parameters, SPACE, study.directions)
+        exact = lambda p: np.array([np.nan, cost(p)])  # noqa: E731
+        surrogate = Surrogate(past, exact, parameters.encode, [0], [], np.random.default_rng(0))
+        places = parameters.random(200, np.random.default_rng(1))
+        belief = surrogate.beliefs(places)[0]
+        return np.abs(-belief.mean - [quality(p) for p in places]).mean(), belief.deviation.mean()
+
+    error, deviation = believed(history(True))
+    alone_error, alone_deviation = believed(history(False))
+    assert error < 0.7 * alone_error
+    assert deviation < alone_deviation
+
+
+def test_a_copy_in_another_process_suggests_otherwise():
+    sampler = ParetoSampler(partly((0,), 2), seed=0, space=SPACE)
+    first = optuna.create_study(directions=DIRECTIONS[:2], sampler=sampler).ask(SPACE).params
+    sampler.reseed_rng()
+    assert optuna.create_study(directions=DIRECTIONS[:2], sampler=sampler).ask(SPACE).params != first
+
+
+def test_of_many_trials_the_best_and_some_others_are_learnt_from(monkeypatch):
+    from lkspace.search import surrogate
+
+    monkeypatch.setattr(surrogate, "ROWS", 12)
+    values = np.random.default_rng(0).uniform(size=(40, 2))
+    values[0] = -1.0
+    values[1] = np.nan
+    chosen = surrogate._chosen(values, np.random.default_rng(1))
+    assert chosen.sum() == 12
+    assert chosen[0]
+    assert np.isfinite(front_volume(search(ParetoSampler(partly((0,), 2), seed=0), 2, 30)))
