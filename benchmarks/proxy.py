@@ -28,6 +28,7 @@ from scipy.stats import kendalltau
 from lkspace.data import digits
 from lkspace.kernels import isa
 from lkspace.nets import flops, params
+from lkspace.processor import processor_name
 from lkspace.scores.accuracy import training
 from lkspace.scores.memory import keep_freed_memory
 from lkspace.scores.score import Setting
@@ -131,11 +132,8 @@ def save(path: Path, record: dict[str, Any]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "instruction set": isa(),
         "python": platform.python_version(),

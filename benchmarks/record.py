@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from interleaved import circumstances
 
-from lkspace.data import load
+from lkspace.data import digits, load
 from lkspace.scores.accuracy import training
 from lkspace.scores.score import Diverged, Setting
 from lkspace.space.architecture import Architecture
@@ -113,8 +113,8 @@ def main() -> None:
     space = SearchSpace.from_dict(SPACE)
     found = list(space.enumerate())[: options.limit]
     setting = Setting(data=options.data, size=space.image_size, classes=space.classes, epochs=options.epochs)
-    conditions = {"space": space.to_dict(), "data": options.data, "epochs": options.epochs, "batch": setting.batch}
-    conditions["rate"] = setting.rate
+    conditions = {"space": space.to_dict(), "data": options.data, "canvases": digits.RECIPE}
+    conditions |= {"epochs": options.epochs, "batch": setting.batch, "rate": setting.rate}
     done = read(journal_of(options.out), conditions)
     finished = {(run["id"], run["seed"]) for run in done}
     # Seed by seed, so that an early end leaves all architectures at a seed rather than some at all.

@@ -11,8 +11,6 @@ import hashlib
 import json
 import math
 import os
-import platform
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +24,8 @@ from torch import Tensor
 from lkspace.folders import cache_folder
 from lkspace.kernels import library, native_calls
 from lkspace.kernels.schemes import SMALL, Shape, cheaper, work
+from lkspace.processor import processor_name
+from lkspace.replacing import replacing
 
 VERSION = 1
 # Maps, kernels and images that span what is in question: small maps are direct, large kernels on large maps are not.
@@ -95,17 +95,7 @@ def file_of(isa: int) -> Path:
 
 
 def _key(isa: int) -> list[str]:
-    return [str(VERSION), processor(), library.ISAS[isa], library.fingerprint()]
-
-
-@cache
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return [str(VERSION), processor_name(), library.ISAS[isa], library.fingerprint()]
 
 
 def _read(path: Path) -> Coefficients | None:
@@ -127,16 +117,12 @@ def _write(path: Path, found: Coefficients) -> None:
     """Whole or not at all. Where nothing can be written every process measures for itself."""
     content = {
         "version": VERSION,
-        "processor": processor(),
+        "processor": processor_name(),
         "measured": time.strftime("%Y-%m-%d %H:%M"),
         "seconds": found,
     }
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".new")
-        with os.fdopen(handle, "w") as file:
-            json.dump(content, file, indent=1)
-        os.replace(name, path)
+    with contextlib.suppress(OSError), replacing(path) as new:
+        new.write_text(json.dumps(content, indent=1))
 
 
 @contextlib.contextmanager

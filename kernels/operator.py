@@ -103,8 +103,8 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 def _before_activation(activation: str, grad: Tensor, y: Tensor) -> Tensor:
     """The gradient of what went into the activation, y, from that of what came out."""
-    derivative = torch.ops.aten.threshold_backward if activation == "relu" else torch.ops.aten.gelu_backward
-    result: Tensor = derivative(grad, y, 0) if activation == "relu" else derivative(grad, y)
+    aten = torch.ops.aten
+    result: Tensor = aten.threshold_backward(grad, y, 0) if activation == "relu" else aten.gelu_backward(grad, y)
     return result
 
 

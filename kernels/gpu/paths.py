@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lkspace.kernels import torch_backend
 from lkspace.kernels.checks import memory_format
@@ -61,8 +60,7 @@ def _by_torch(choice: Choice, x: Tensor, weight: Tensor, bias: Tensor | None, fl
     if flip:
         y = _torch_gradient(choice, x, x, weight, [True, False, False])[0]  # x stands in for the image: its shape
     else:
-        y = torch_backend.forward(_other_layout(x) if choice.planar else x, weight, bias)
-        y = F.relu(y) if activation == "relu" else F.gelu(y) if activation == "gelu" else y
+        y = torch_backend.forward(_other_layout(x) if choice.planar else x, weight, bias, activation)
     return y.contiguous(memory_format=memory_format(x))
 
 

@@ -10,9 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import statistics
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +22,7 @@ from lkspace.folders import cache_folder
 from lkspace.kernels.gpu.choice import Choice
 from lkspace.kernels.gpu.paths import candidates
 from lkspace.kernels.gpu.problem import Problem
+from lkspace.replacing import replacing
 
 FORMAT = 1  # of the files, and of the kernels that were timed: raise it when these become faster or slower
 HOPELESS = 3.0  # times the fastest so far: one call is enough to know
@@ -142,11 +141,8 @@ def store(device: str, problem: Problem, choice: Choice, times: dict[Choice, flo
         "seconds": {str(one): time for one, time in sorted(times.items(), key=lambda item: item[1])},
     }
     path = _path(device, problem)
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-            json.dump(record, file, indent=1)
-        os.replace(file.name, path)
+    with contextlib.suppress(OSError), replacing(path) as new:
+        new.write_text(json.dumps(record, indent=1))
 
 
 def _key(device: str, problem: Problem) -> dict[str, object]:

@@ -3,12 +3,9 @@
 import contextlib
 import gc
 import math
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +16,7 @@ import lkspace
 from lkspace import kernels, nets
 from lkspace.errors import UserError
 from lkspace.nets.layers import DepthwiseConv2d
+from lkspace.processor import processor_name
 from lkspace.registry import scores
 from lkspace.scores import timing
 from lkspace.scores.quiet import Device
@@ -99,14 +97,7 @@ def device_name(device: str) -> str:
     """The processor's or the GPU's name as its maker gives it."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(torch.device(device))
-    if sys.platform == "darwin":
-        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "CPU"
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine() or "CPU"
+    return processor_name()
 
 
 def _fastest_layout(network: nn.Module, images: Tensor) -> tuple[str, Callable[[], float]]:

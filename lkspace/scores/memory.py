@@ -1,8 +1,8 @@
 """Working memory of a training on the CPU: kept by the process from step to step.
 
 The C library gives large blocks back to the system when they are freed, and a training step frees all it made: every
-step then takes its memory anew, page by page, each cleared by the kernel (10,000 page faults a step at 128 px, a tenth
-of the time).
+step then takes its memory anew, page by page, each cleared by the kernel (9,000 page faults a step at 128 px, a seventh
+of the time: benchmarks/proxy_step.py).
 """
 
 import ctypes

@@ -1,14 +1,11 @@
 """Files of a run, written whole or not at all: a reader, or a crash, never meets half of one."""
 
-import contextlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lkspace.errors import RunError, UserError
+from lkspace.replacing import replacing
 
 
 def made(folder: Path) -> Path:
@@ -20,21 +17,6 @@ def made(folder: Path) -> Path:
     except OSError as error:
         raise UserError(f"{folder} cannot be made ({error.strerror}): name another folder with --run") from None
     return folder
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
