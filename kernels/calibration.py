@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lkspace.folders import cache_folder
 from lkspace.kernels import library, native_calls
-from lkspace.kernels.schemes import SMALL, Shape, cheaper, work
+from lkspace.kernels.schemes import SMALL, VARIABLE, Shape, cheaper, forced_scheme, work
 from lkspace.processor import processor_name
 from lkspace.replacing import replacing
 
@@ -71,10 +71,12 @@ def _looked_up(isa: int, file: str) -> Coefficients:
 def scheme_summary() -> str:
     """From which kernel size on the frequency domain is chosen here, in words; measures if nobody has yet.
 
-    "" without a library. UserError if `LKSPACE_ISA` forces what is not there.
+    "" without a library. UserError if `LKSPACE_ISA` or `LKSPACE_SCHEME` forces what is not there.
     """
     if isinstance(library.load(), str):
         return ""
+    if forced := forced_scheme():
+        return f"{forced}, as {VARIABLE} forces"
     isa = library.selected()
     coefficients(isa)
     sizes = []

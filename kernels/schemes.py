@@ -47,15 +47,20 @@ def scheme_for(operation: str, x: Tensor, weight: Tensor) -> str:
 
     UserError if `LKSPACE_SCHEME` names no scheme.
     """
-    forced = os.environ.get(VARIABLE)
-    if forced:
-        if forced not in SCHEMES:
-            raise UserError(f"{VARIABLE}={forced}: no such scheme; known: {', '.join(SCHEMES)}")
+    if forced := forced_scheme():
         return forced
     shape = Shape.of(x, weight)
     if shape.kh <= SMALL and shape.kw <= SMALL:
         return "direct"
     return cheaper(operation, shape, library.selected())
+
+
+def forced_scheme() -> str:
+    """The scheme that `LKSPACE_SCHEME` names, "" if it is not set; UserError if there is none of that name."""
+    forced = os.environ.get(VARIABLE, "")
+    if forced and forced not in SCHEMES:
+        raise UserError(f"{VARIABLE}={forced}: no such scheme; known: {', '.join(SCHEMES)}")
+    return forced
 
 
 @lru_cache(maxsize=4096)

@@ -132,7 +132,8 @@ def _operator() -> Iterator[Line]:
     try:
         backend = kernels.backend_for(torch.empty(1, 1, 8, 8), torch.empty(1, 1, 3, 3))
         name = f"{backend} {kernels.isa()}" if backend == "native" else backend
-    except UserError as error:  # LKSPACE_KERNEL or LKSPACE_ISA forces what is not there
+        schemes = kernels.scheme_summary() if backend == "native" else ""
+    except UserError as error:  # LKSPACE_KERNEL, LKSPACE_ISA or LKSPACE_SCHEME forces what is not there
         yield Line("operator", "cannot run", "warn", str(error))
         return
     if reasons.get("native"):
@@ -145,8 +146,8 @@ def _operator() -> Iterator[Line]:
         )
     else:
         yield Line("operator", name)
-    if backend == "native":
-        yield Line("operator's schemes", kernels.scheme_summary())
+    if schemes:
+        yield Line("operator's schemes", schemes)
 
 
 def _variables() -> Iterator[Line]:

@@ -62,6 +62,13 @@ def test_schemes_of_the_native_operator_are_told():
     assert "measured here" in found.value
 
 
+def test_a_forced_scheme_is_told(monkeypatch):
+    if not kernels.native_available():
+        pytest.skip("needs the native operator")
+    monkeypatch.setenv("LKSPACE_SCHEME", "direct")
+    assert line("operator's schemes").value == "direct, as LKSPACE_SCHEME forces"
+
+
 def test_missing_native_operator_says_why_and_how_to_get_it(monkeypatch):
     monkeypatch.setattr(kernels, "availability", lambda: {"native": "no compiler was found", "torch": ""})
     found = line("operator")
@@ -70,9 +77,9 @@ def test_missing_native_operator_says_why_and_how_to_get_it(monkeypatch):
     assert "install a C++ compiler" in found.hint
 
 
-@pytest.mark.parametrize("name", ["LKSPACE_KERNEL", "LKSPACE_ISA"])
+@pytest.mark.parametrize("name", ["LKSPACE_KERNEL", "LKSPACE_ISA", "LKSPACE_SCHEME"])
 def test_forced_operator_that_is_not_there_is_told(monkeypatch, name):
-    if name == "LKSPACE_ISA" and not kernels.native_available():
+    if name != "LKSPACE_KERNEL" and not kernels.native_available():
         pytest.skip("needs the native operator")
     monkeypatch.setenv(name, "nonsense")
     found = line("operator")
