@@ -4,14 +4,16 @@
 
 Runs a real search of `replknet-micro` on few digits in a temporary folder. Overhead of a trial is the time its slot
 was held without a score being measured: (wall from the first trial's start to the last one's end x concurrency - the
-seconds that scores took) / trials. Slots that are idle because the last trials run alone are told apart. Starting (Ray,
-torch in the workers, data, reference point) and ending (measuring the front again, stopping Ray) happen once a run.
+seconds that scores took) / trials. In it and told apart are the start of the workers (Python, Ray, torch), once a run,
+and slots that are idle because the last trials run alone. Starting before the first trial (Ray, data, reference point)
+and ending (measuring the front again, stopping Ray) happen once a run and are not in it.
 The baseline is the same trials, one after another in one process, without Ray and without a study.
 """
 
 import argparse
 import json
 import platform
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -83,7 +85,8 @@ def measured(budget: int, concurrency: int, objectives: Sequence[str], epochs: i
         "scores, a trial, one process without Ray": baseline,
         "overhead, a trial": (held - scored) / len(trials),
         "of it idle at the end, a trial": tail / len(trials),
-        "of it while candidates run, a trial": held_beside(trials) / len(trials),
+        "of it starting the workers, a trial": starting(trials, concurrency) / len(trials),
+        "of it while candidates run, a trial": (held_beside(trials) - starting(trials, concurrency)) / len(trials),
         "of it between candidates, a trial": (held - tail - held_beside(trials) - scored) / len(trials),
     }
     return {"budget": budget, "concurrency": concurrency, "trials": len(trials), "seconds": seconds}
@@ -93,6 +96,12 @@ def held_beside(trials: Sequence[Trial]) -> float:
     """From a trial's start in the study to its end, without its scores."""
     lasted = (t.finished - t.started for t in trials if t.finished and t.started)
     return sum(d.total_seconds() for d in lasted) - sum(sum(t.seconds.values()) for t in trials)
+
+
+def starting(trials: Sequence[Trial], workers: int) -> float:
+    """What each worker's first trial was held beside its scores, over what the others are: Python, torch and Ray."""
+    beside = [held_beside([t]) for t in sorted(trials, key=lambda t: t.number)]
+    return sum(beside[:workers]) - workers * statistics.median(beside[workers:] or [0.0])
 
 
 def one_by_one(study: Study, trials: Sequence[Trial], objectives: Sequence[str]) -> float:

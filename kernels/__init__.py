@@ -4,7 +4,7 @@
 counters know it. `backend_for` says who will compute it.
 """
 
-from lkspace.kernels.backends import availability, backend_for
+from lkspace.kernels.backends import availability, backend_for, implementation
 from lkspace.kernels.calibration import scheme_summary
 from lkspace.kernels.flops import OPERATOR, flop_handle
 from lkspace.kernels.native_backend import isa, native_available, native_reason
@@ -16,6 +16,7 @@ __all__ = [
     "backend_for",
     "depthwise_conv2d",
     "flop_handle",
+    "implementation",
     "isa",
     "native_available",
     "native_reason",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lkspace.errors import UserError
-from lkspace.kernels import gpu, native_backend, torch_backend
+from lkspace.kernels import gpu, native_backend, schemes, torch_backend
 
 VARIABLE = "LKSPACE_KERNEL"
 
@@ -60,6 +60,12 @@ def backend_for(x: Tensor, weight: Tensor) -> str:
 def availability() -> dict[str, str]:
     """Every backend's name and why it is missing on this machine; "" if it is there."""
     return {name: backend.missing() for name, backend in BACKENDS.items()}
+
+
+def implementation() -> str:
+    """What the operator's times depend on beside device and shapes: what is forced, and the compiled library."""
+    forced = [os.environ.get(name, "") for name in (VARIABLE, schemes.VARIABLE)]
+    return " ".join([*forced, native_backend.isa(), native_backend.fingerprint()]).strip()
 
 
 def choose(x: Tensor, weight: Tensor) -> Backend:

@@ -29,6 +29,11 @@ def isa() -> str:
     return "" if native_reason() else library.ISAS[library.selected()]
 
 
+def fingerprint() -> str:
+    """Digest of the compiled library; "" if it is missing."""
+    return "" if native_reason() else library.fingerprint()
+
+
 def refuses(x: Tensor, weight: Tensor) -> str:
     """Why these tensors are not for this backend; "" if they are."""
     if x.device.type != "cpu":

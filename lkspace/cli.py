@@ -165,6 +165,27 @@ def export(
 
 
 @app.command()
+def profile(
+    space: Annotated[str, typer.Option(help="A shipped space's name or a YAML file.")] = DEFAULT_SPACE,
+    device: Annotated[str, typer.Option(help="cpu or cuda[:N]")] = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="Images a timed pass holds.")] = 1,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the timed pass.")
+    ] = "float32",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the timed pass.")] = 1,
+    check: Annotated[int, typer.Option(min=0, help="Random networks to measure whole, for comparison.")] = 0,
+    again: Annotated[bool, typer.Option("--again", help="Time what is known already, too.")] = False,
+) -> None:
+    """Time every part of a space once, so that a search knows the latency of any network before it is built."""
+    from lkspace import search as searching
+    from lkspace.space.search_space import SearchSpace
+
+    setting = {"device": device, "latency_batch": batch, "latency_dtype": dtype, "latency_threads": threads}
+    console = Console(stderr=True)
+    print(searching.profile(SearchSpace.load(space), setting, check=check, again=again, console=console).text)
+
+
+@app.command()
 def doctor() -> None:
     """Say what works here: versions, devices, the operator, whether latency can be measured."""
     from lkspace.doctor import report_text

@@ -485,7 +485,7 @@ def test_bad_input(
 ) -> None:
     prepare, words = CASES[name]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(importlib.import_module("lkspace.search.run"), "ray_cluster", unwanted)
+    monkeypatch.setattr(importlib.import_module("lkspace.search.driver"), "ray_cluster", unwanted)
     arguments = prepare(tmp_path)
     before = snapshot(tmp_path)
     capsys.readouterr()

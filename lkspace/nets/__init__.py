@@ -5,11 +5,11 @@ from typing import cast
 from torch import nn
 
 from lkspace.errors import UserError
-from lkspace.nets.family import Cost, Form
+from lkspace.nets.family import Cost, Form, Part
 from lkspace.registry import families
 from lkspace.space.architecture import Architecture
 
-__all__ = ["Cost", "Form", "build", "costs", "flops", "params", "reference"]
+__all__ = ["Cost", "Form", "Part", "build", "costs", "flops", "params", "parts", "reference"]
 
 
 def build(architecture: Architecture, classes: int = 1000, drop_path: float = 0.0) -> nn.Module:
@@ -44,6 +44,11 @@ def flops(
 ) -> int:
     """Multiply-adds of convolutions and linear layers for one image, as the papers count FLOPs."""
     return sum(cost.macs for cost in costs(architecture, size, classes, form))
+
+
+def parts(architecture: Architecture, size: int = 224, classes: int = 1000) -> list[Part]:
+    """What one image of `size` pixels a side passes through in the folded deploy form, without building anything."""
+    return cast(list[Part], families.get(architecture.family).parts(architecture, size=size, classes=classes))
 
 
 def reference(name: str) -> Architecture:

@@ -1,11 +1,11 @@
 """What a family of networks offers to the rest of the program."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, Self
 
 from torch import Tensor
-from torch.nn import BatchNorm2d
+from torch.nn import BatchNorm2d, Module
 
 from lkspace.space.architecture import Architecture
 
@@ -24,6 +24,19 @@ class Cost:
     kind: str
     params: int
     macs: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the deploy form with every batch norm folded, which takes its time wherever it stands.
+
+    key: all that its time depends on beside device, batch and precision, in words; parts with one key are alike.
+    shape: (channels, height, width) of what goes in. build: makes it, in eval mode, with fresh weights.
+    """
+
+    key: str
+    shape: tuple[int, int, int]
+    build: Callable[[], Module] = field(compare=False, repr=False)
 
 
 class Network(Protocol):
@@ -57,4 +70,11 @@ class Family(Protocol):
 
     def costs(self, architecture: Architecture, *, size: int | tuple[int, int], classes: int, form: Form) -> list[Cost]:
         """Costs of all parts by arithmetic, without building anything; "folded": every batch norm folded."""
+        ...
+
+    def parts(self, architecture: Architecture, *, size: int, classes: int) -> list[Part]:
+        """What one image passes through, one after the other, without building anything; blocks as often as they are.
+
+        What decides a part: at most one stage's fields but `blocks` and `reparam`, and the next stage's channels.
+        """
         ...

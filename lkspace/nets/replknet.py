@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lkspace.errors import UserError
-from lkspace.nets.family import Cost, Form
+from lkspace.nets.family import Cost, Form, Part
 from lkspace.nets.layers import (
     DepthwiseConv2d,
     DropPath,
@@ -222,6 +222,18 @@ class RepLKNet(nn.Module):
         costs.append(Cost("head", "head", (channels[-1] + 1) * classes, channels[-1] * classes))
         return costs
 
+    @staticmethod
+    def parts(architecture: Architecture, *, size: int, classes: int = 1000) -> list[Part]:
+        """Stem, RepLK blocks, ConvFFNs, transitions and head of the folded form, in the order of a pass."""
+        channels, sides = architecture.channels, architecture.map_sizes(size)
+        parts = [_stem_part(channels[0], architecture.stem_stride, size)]
+        for stage, side in enumerate(sides):
+            blocks = [_block_part(architecture, stage, side), _ffn_part(architecture, stage, side)]
+            parts += architecture.blocks[stage] * blocks
+            if stage + 1 < architecture.stages:
+                parts.append(_transition_part(channels[stage], channels[stage + 1], side))
+        return [*parts, _head_part(channels[-1], sides[-1], classes)]
+
 
 def _widths(architecture: Architecture, stage: int) -> tuple[int, int, int]:
     """Channels of the stage, of its RepLK blocks' inside and of its ConvFFNs' inside; rounded down as released."""
@@ -278,6 +290,60 @@ def _transition_cost(stage: int, channels: tuple[int, ...], pixels: list[int], f
     widen = convolution_cost(inputs, outputs, 1, pixels[stage], form)
     halve = convolution_cost(outputs, outputs, 3, pixels[stage + 1], form, groups=outputs)
     return Cost(f"transitions.{stage}", "transition", widen[0] + halve[0], widen[1] + halve[1])
+
+
+def _stem_part(channels: int, stem_stride: int, size: int) -> Part:
+    def build() -> nn.Module:
+        return _folded(_stem(channels, _STEM_STRIDES[stem_stride]))
+
+    return Part(f"replknet stem /{stem_stride} to {channels} at {size}", (3, size, size), build)
+
+
+def _block_part(architecture: Architecture, stage: int, side: int) -> Part:
+    channels, hidden, _ = _widths(architecture, stage)
+    kernel, shortcut = architecture.kernels[stage], architecture.shortcut[stage]
+
+    def build() -> nn.Module:
+        block = RepLKBlock(channels, hidden, kernel, None, shortcut, 0.0)
+        block.large_kernel.merge()
+        block.fold()
+        return block.eval()
+
+    added = "" if shortcut else " without shortcut"
+    key = f"replknet block {channels} by {hidden} K={kernel} at {side}{added}"
+    return Part(key, (channels, side, side), build)
+
+
+def _ffn_part(architecture: Architecture, stage: int, side: int) -> Part:
+    channels, _, hidden = _widths(architecture, stage)
+
+    def build() -> nn.Module:
+        ffn = ConvFFN(channels, hidden, 0.0)
+        ffn.fold()
+        return ffn.eval()
+
+    return Part(f"replknet ffn {channels} by {hidden} at {side}", (channels, side, side), build)
+
+
+def _transition_part(inputs: int, outputs: int, side: int) -> Part:
+    def build() -> nn.Module:
+        return _folded(_transition(inputs, outputs))
+
+    return Part(f"replknet transition {inputs} to {outputs} at {side}", (inputs, side, side), build)
+
+
+def _head_part(channels: int, side: int, classes: int) -> Part:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(channels, classes)).eval()
+
+    return Part(f"replknet head {channels} to {classes} at {side}", (channels, side, side), build)
+
+
+def _folded(layers: nn.ModuleList | nn.Sequential) -> nn.Sequential:
+    """Convolutions with their norms, as one part of the folded form."""
+    for layer in layers:
+        fold_batch_norm(layer)  # type: ignore[arg-type]
+    return nn.Sequential(*layers).eval()
 
 
 def _published(

@@ -75,7 +75,7 @@ def page_data(study: Study) -> dict[str, Any]:
         "hypervolume": study.hypervolume(),
         "history": study.hypervolume_history(),
         "counts": study.counts(),
-        "run": _run(plan, trials),
+        "run": _run(plan, trials) + ([("latency table", table)] if (table := study.latency_table) else []),
     }
 
 

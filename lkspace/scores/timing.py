@@ -77,8 +77,11 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(ordered[rank - 1]), float(ordered[n - rank])
 
 
-def repeated(once: Callable[[], float], sentinel: Callable[[], float] | None) -> Timing:
-    """Passes until their median is known; `once` and `sentinel` run one pass or sentinel and give its seconds."""
+def repeated(once: Callable[[], float], sentinel: Callable[[], float] | None, share: float = 1.0) -> Timing:
+    """Passes until their median is known; `once` and `sentinel` run one pass or sentinel and give its seconds.
+
+    share: of the usual time limits, for what need not be known as well.
+    """
     seconds: list[float] = []
     sentinels = [sentinel()] if sentinel else []
     spent = next_look = 0.0
@@ -92,9 +95,9 @@ def repeated(once: Callable[[], float], sentinel: Callable[[], float] | None) ->
             continue
         next_look = 1.1 * spent
         timing = judged(np.array(seconds), np.array(sentinels))
-        if spent >= SHORTEST and timing.narrow:
+        if spent >= share * SHORTEST and timing.narrow:
             return timing
-        if spent >= (LIMIT if timing.undisturbed else LAST_LIMIT):
+        if spent >= share * (LIMIT if timing.undisturbed else LAST_LIMIT):
             return timing
 
 

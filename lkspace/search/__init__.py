@@ -1,6 +1,32 @@
-"""Ask, score, tell: the search, run by Ray Tune, recorded in a study."""
+"""Ask, score, tell: the search, run by Ray Tune, recorded in a study.
 
-from lkspace.search.pareto_sampler import ParetoSampler
-from lkspace.search.run import Interrupted, run
+Each name is loaded when it is first used: every worker imports this package, and needs neither a sampler nor a study.
+"""
 
-__all__ = ["Interrupted", "ParetoSampler", "run"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lkspace.search.driver import Interrupted, run
+    from lkspace.search.pareto_sampler import ParetoSampler
+    from lkspace.search.profiling import Profile, profile
+
+_HOMES = {
+    "Interrupted": "lkspace.search.driver",
+    "ParetoSampler": "lkspace.search.pareto_sampler",
+    "Profile": "lkspace.search.profiling",
+    "profile": "lkspace.search.profiling",
+    "run": "lkspace.search.driver",
+}
+
+__all__ = ["Interrupted", "ParetoSampler", "Profile", "profile", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -25,6 +25,8 @@ REMEMBERED = 20_000  # points; computing one costs about 0.4 ms, keeping it 1 KB
 # Values of cheap scores of an architecture, by name. A sampler that computes objectives instead of modelling them
 # takes the same function.
 Cheap = Callable[[Architecture], Mapping[str, float]]
+# A measured score's value but for a factor that is the same for all, such as a latency table's sum.
+Estimate = Callable[[Architecture], float]
 
 
 def cheap_scores(space: SearchSpace, setting: Setting, names: Iterable[str]) -> Cheap:
@@ -46,12 +48,13 @@ def cheap_scores(space: SearchSpace, setting: Setting, names: Iterable[str]) -> 
 class Point:
     """What is known of a point of the space without measuring or training.
 
-    costs: params, FLOPs and the cheap scores. features: coordinates for a model, the encoding and the logarithms of
-    costs. broken: the constraint it breaks.
+    costs: params, FLOPs and the cheap scores. estimates: of measured scores. features: coordinates for a model, the
+    encoding and the logarithms of costs. broken: the constraint it breaks.
     """
 
     id: str
     costs: Mapping[str, float]
+    estimates: Mapping[str, float]
     features: npt.NDArray[np.float64]
     broken: str | None
 
@@ -61,14 +64,20 @@ class Candidates:
 
     cheap: values of cheap scores of an architecture. bounds: the run's constraints; those on other scores are not
     looked at here.
-    tried: ids of architectures that are trials already.
+    tried: ids of architectures that are trials already. estimates: by name of the measured score.
     """
 
     def __init__(
-        self, space: SearchSpace, cheap: Cheap, bounds: Sequence[Bound] = (), tried: Iterable[str] = ()
+        self,
+        space: SearchSpace,
+        cheap: Cheap,
+        bounds: Sequence[Bound] = (),
+        tried: Iterable[str] = (),
+        estimates: Mapping[str, Estimate] | None = None,
     ) -> None:
         self.space = space
         self.cheap = cheap
+        self.estimates = dict(estimates or {})
         own = [b for b in space.constraints if isinstance(b, Bound)]
         self._bounds = own + [b for b in bounds if registry.scores.get(b.name).cheap]
         self._tried = set(tried)
@@ -104,7 +113,8 @@ class Candidates:
         costs = self.cheap(architecture)
         logs = [math.log(costs[name]) for name in ("params", "flops")]
         features = np.concatenate([self.space.encode(architecture), logs])
-        return Point(architecture.id, costs, features, self._broken(architecture, costs))
+        estimates = {name: estimate(architecture) for name, estimate in self.estimates.items()}
+        return Point(architecture.id, costs, estimates, features, self._broken(architecture, costs))
 
     def take(self, architecture: Architecture) -> None:
         """The architecture is a trial now."""

@@ -143,20 +143,20 @@ class Display:
 
 
 @contextmanager
-def decoding(console: Console | None) -> Iterator[Callable[[int, int], None] | None]:
-    """What `lkspace.data.load` tells its progress to: a bar that appears with the first call."""
+def bar(console: Console | None, text: str) -> Iterator[Callable[[int, int], None] | None]:
+    """What is told how much of how much is done: a bar on a terminal that appears with the first call."""
     if console is None:
         yield None
         return
-    columns = (TextColumn("decoding images"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
         task = None
 
         def update(done: int, total: int) -> None:
             nonlocal task
             if task is None:
-                task = bar.add_task("", total=total)
-            bar.update(task, completed=done)
+                task = shown.add_task("", total=total)
+            shown.update(task, completed=done)
 
         yield update
 

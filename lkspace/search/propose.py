@@ -32,7 +32,9 @@ class Proposer:
         self._make = make
         self._seed = seed
         self._budget = budget
-        self._corner = _corner(study.plan)
+        plan = study.plan
+        self._corner = _corner(plan)
+        self._bounds = plan.constraints
         self._choices = {v.name: v.choices for v in candidates.space.variables}
         self._trials = len(study.trials)
         self._references = list(candidates.space.reference_points)
@@ -95,8 +97,19 @@ class Proposer:
                 candidates=self._candidates,
                 objectives=self._study.objectives,
                 corner=self._corner,
+                factors=self.factors(),
+                bounds=self._bounds,
             )
         )
+
+    def factors(self) -> dict[str, float]:
+        """What was measured of the trials so far over what was estimated of them, the median; 1 before any."""
+        found = {}
+        for name, estimate in self._candidates.estimates.items():
+            pairs = [(t.values[name], estimate(t.architecture)) for t in self._study.trials if name in t.values]
+            ratios = [measured / estimated for measured, estimated in pairs if np.isfinite(estimated)]
+            found[name] = float(np.median(ratios)) if ratios else 1.0
+        return found
 
 
 def _corner(plan: Plan) -> dict[str, float]:

@@ -4,8 +4,8 @@ A sampler is made anew for every trial and seeded from the run's seed and the tr
 in memory: what it knows it reads from the study, and a continued run suggests what an uninterrupted one would.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from lkspace import registry
+from lkspace.quantity import Bound
 from lkspace.registry import samplers
-from lkspace.search.candidates import Candidates
+from lkspace.search.candidates import Candidates, Point
 from lkspace.search.pareto_sampler import ParetoSampler
 from lkspace.study.proposals import distribution
 from lkspace.study.record import Objective
@@ -27,6 +28,7 @@ class Suggestion:
 
     seed: of this suggestion alone. run_seed, budget: of the whole run. candidates: the space, its cheap scores and what
     may still be tried. objectives: in the study's order. corner: per objective the worst value that is worth anything.
+    factors: what the candidates' estimates are to be multiplied by. bounds: of the run.
     """
 
     seed: int
@@ -35,8 +37,11 @@ class Suggestion:
     candidates: Candidates
     objectives: tuple[Objective, ...]
     corner: Mapping[str, float]
+    factors: Mapping[str, float] = field(default_factory=dict)
+    bounds: Sequence[Bound] = ()
 
 
+USE_ESTIMATES = ("pareto",)  # the samplers that look at estimates, which cost a minute to have
 # What an entry of lkspace.registry.samplers is.
 MakeSampler = Callable[[Suggestion], BaseSampler]
 
@@ -84,23 +89,33 @@ def gp(suggestion: Suggestion) -> BaseSampler:
 
 @samplers.register("pareto")
 def pareto(suggestion: Suggestion) -> BaseSampler:
-    """Gaussian processes for what must be learnt, the rest computed; see `ParetoSampler`."""
+    """Gaussian processes for what must be learnt, the rest computed or looked up; see `ParetoSampler`."""
     candidates, objectives = suggestion.candidates, suggestion.objectives
-    cheap = [registry.scores.get(o.name).cheap for o in objectives]
+    cheap = {o.name for o in objectives if registry.scores.get(o.name).cheap}
+    known = [o.name in cheap or o.name in suggestion.factors for o in objectives]
+    estimated = [b for b in suggestion.bounds if b.name in suggestion.factors]
+
+    def expected(point: Point) -> dict[str, float]:
+        return {name: factor * point.estimates[name] for name, factor in suggestion.factors.items()}
 
     def values(params: Mapping[str, Any]) -> list[float | None]:
-        costs = candidates.point(params).costs
-        return [costs[o.name] if known else None for o, known in zip(objectives, cheap, strict=True)]
+        point = candidates.point(params)
+        found = {**point.costs, **expected(point)}
+        return [found[o.name] if exact else None for o, exact in zip(objectives, known, strict=True)]
+
+    def allowed(params: Mapping[str, Any]) -> bool:
+        point = candidates.point(params)
+        return candidates.allows(point) and all(b.holds(expected(point)[b.name]) for b in estimated)
 
     return ParetoSampler(
         values,
         features=lambda params: candidates.point(params).features,
         seed=suggestion.seed,
         pool_seed=suggestion.run_seed,
-        allowed=lambda params: candidates.allows(candidates.point(params)),
+        allowed=allowed,
         corner=[suggestion.corner[o.name] for o in objectives],
         # What is measured and to be small is a cost, of which ratios matter.
-        logarithmic=[j for j, o in enumerate(objectives) if not cheap[j] and o.direction == "minimize"],
+        logarithmic=[j for j, o in enumerate(objectives) if not known[j] and o.direction == "minimize"],
         space={v.name: distribution(v.choices) for v in candidates.space.variables},
         startup=startup(suggestion.budget),
     )

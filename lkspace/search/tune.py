@@ -14,12 +14,14 @@ from ray.tune.schedulers import FIFOScheduler
 
 from lkspace import registry
 from lkspace.errors import RunError
+from lkspace.scores.latency_table import LatencyTable, Progress, distinct_parts
 from lkspace.scores.score import Measurement, Setting
 from lkspace.search.cluster import variables
 from lkspace.search.evaluate import Job
 from lkspace.search.searcher import StudySearcher
 from lkspace.search.trainable import Candidate
 from lkspace.space.architecture import Architecture
+from lkspace.space.search_space import SearchSpace
 
 
 class _Abandoned(BaseException):
@@ -122,6 +124,32 @@ def measure(name: str, architecture: Architecture, setting: Setting, gpus: float
         raise RunError(f"{name} of {architecture.id} cannot be measured: {error.cause}") from error
     except ray.exceptions.RayError as error:
         raise RunError(f"{name} of {architecture.id} cannot be measured: its worker died") from error
+
+
+def latency_table(
+    space: SearchSpace, setting: Setting, gpus: float, *, here: bool, progress: Progress | None = None
+) -> LatencyTable:
+    """The table with every part of the space; what is missing is timed now.
+
+    here: as for `measure`; only then `progress` is called, with (parts done, parts in all).
+    Raises RunError if the table cannot be had.
+    """
+    try:
+        if here:
+            return _filled(space, setting, progress)
+        worker = ray.remote(_filled).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)
+        table: LatencyTable = ray.get(worker.remote(space, setting))
+        return table
+    except ray.exceptions.RayTaskError as error:
+        raise RunError(f"no latency table: {error.cause}") from error
+    except ray.exceptions.RayError as error:
+        raise RunError("no latency table: its worker died") from error
+
+
+def _filled(space: SearchSpace, setting: Setting, progress: Progress | None = None) -> LatencyTable:
+    table = LatencyTable.open(setting)
+    table.fill(distinct_parts(space), progress)
+    return table
 
 
 def _measure(name: str, architecture: str, setting: Setting) -> Measurement:

@@ -154,6 +154,11 @@ class Study:
         stored = self._rejected if self._rejected is not None else self._optuna.user_attrs.get(attributes.REJECTED, {})
         return dict(stored)
 
+    @property
+    def latency_table(self) -> str:
+        """How well the latency table's sums agreed with what was measured, in words; "" if none was used."""
+        return str(self._optuna.user_attrs.get(attributes.LATENCY_TABLE, ""))
+
     def table(self) -> "pd.DataFrame":
         """One row per trial: number, id, outcome, front, every score, the architecture's fields, seconds, reason."""
         import pandas as pd
@@ -254,6 +259,11 @@ class Study:
         """The number of trials that the run is to have, when it is continued with another."""
         self._check_writable()
         self._optuna.set_user_attr(attributes.PLAN, replace(self.plan, budget=budget).to_dict())
+
+    def set_latency_table(self, text: str) -> None:
+        """How well the latency table's sums agreed with what was measured, in words."""
+        self._check_writable()
+        self._optuna.set_user_attr(attributes.LATENCY_TABLE, text)
 
     # Inside.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lkspace import registry
+from lkspace.quantity import Bound
 from lkspace.scores.score import Measurement, Setting
 from lkspace.search.candidates import Candidates, cheap_scores
 from lkspace.space.architecture import Architecture
@@ -29,10 +30,15 @@ def candidates(micro: SearchSpace) -> Candidates:
 
 @pytest.fixture
 def new_study(tmp_path: Path, micro: SearchSpace) -> Callable[..., Study]:
-    def create(folder: str = "run", budget: int = 10, objectives: tuple[str, ...] = ("params", "flops")) -> Study:
+    def create(
+        folder: str = "run",
+        budget: int = 10,
+        objectives: tuple[str, ...] = ("params", "flops"),
+        constraints: tuple[Bound, ...] = (),
+    ) -> Study:
         named = tuple(Objective(n, "", registry.scores.get(n).direction) for n in objectives)
         corner = {"params": 1e5, "flops": 1e7, "fake": 1e3}
-        plan = Plan(folder, micro.to_dict(), named, {n: corner[n] for n in objectives}, budget=budget)
+        plan = Plan(folder, micro.to_dict(), named, {n: corner[n] for n in objectives}, constraints, budget=budget)
         return Study.create(tmp_path / folder, plan)
 
     return create

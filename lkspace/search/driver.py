@@ -1,5 +1,6 @@
 """A search from beginning to end: `run` creates or continues a study and fills it until the budget is reached."""
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,17 +13,19 @@ from lkspace import registry
 from lkspace.data import load
 from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound
+from lkspace.scores.latency_table import Agreement, LatencyTable, agreement, distinct_parts
 from lkspace.scores.score import Measurement
-from lkspace.search.candidates import Candidates, cheap_scores
+from lkspace.search.candidates import Candidates, Estimate, cheap_scores
 from lkspace.search.cluster import cores, ray_cluster, scratch_folder, trial_slots
 from lkspace.search.environment import environment
 from lkspace.search.evaluate import Job
 from lkspace.search.files import made, write_json, write_text
 from lkspace.search.lock import run_lock
-from lkspace.search.progress import Display, counted, decoding
+from lkspace.search.progress import Display, bar, counted
 from lkspace.search.propose import Proposer
 from lkspace.search.reference import reference_point
 from lkspace.search.request import Request, request
+from lkspace.search.samplers import USE_ESTIMATES
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
@@ -151,17 +154,17 @@ class _Search:
         setting = self.request.setting
         if "accuracy" not in self.request.scores:
             return ""
-        with decoding(self.console) as progress:
+        with bar(self.console, "decoding images") as progress:
             return load(setting.data, setting.size, setting.seed, setting.cache, progress).key
 
     def _local_cpus(self) -> int:
         threads = self.request.setting.threads
         return threads * (self.concurrency or max(1, cores() // threads))
 
-    def _candidates(self, tried: Sequence[str] = ()) -> Candidates:
+    def _candidates(self, tried: Sequence[str] = (), estimates: Mapping[str, Estimate] | None = None) -> Candidates:
         request = self.request
         cheap = cheap_scores(request.space, request.setting, request.scores)
-        return Candidates(request.space, cheap, request.constraints, tried)
+        return Candidates(request.space, cheap, request.constraints, tried, estimates)
 
     def _create(self, data_key: str) -> Study:
         """Settle the reference point and write what the run is."""
@@ -194,7 +197,9 @@ class _Search:
         request = self.request
         if request.budget != study.plan.budget:
             study.set_budget(request.budget)
-        candidates = self._candidates([t.id for t in study.trials])
+        table = self._latency_table()
+        estimates = {} if table is None else {"latency": functools.cache(table.sum)}
+        candidates = self._candidates([t.id for t in study.trials], estimates)
         make = registry.samplers.get(request.sampler)
         proposer = Proposer(study, candidates, make, request.seed, request.budget)
         display = Display(study, request.budget, self.console, request.setting.epochs)
@@ -212,6 +217,22 @@ class _Search:
             self._say(f"candidates turned down before they cost a trial: {counted(rejected)}")
         if not any(t.outcome == "complete" for t in study.trials):
             raise RunError(_nothing_complete(study))
+        if table is not None and (found := _agreement(table, study)) is not None:
+            study.set_latency_table(found.text)
+            self._say(f"latency table: {found.text}")
+
+    def _latency_table(self) -> LatencyTable | None:
+        """What the sampler knows of latency before it is measured; None if it has no use for it."""
+        from lkspace.search.tune import latency_table
+
+        request = self.request
+        if request.sampler not in USE_ESTIMATES or "latency" not in request.measured:
+            return None
+        missing = LatencyTable.open(request.setting).missing(distinct_parts(request.space))
+        if missing:
+            self._say(f"timing the {len(missing)} parts of the space that are new here, for the latency table")
+        with bar(self.console, "timing parts") as progress:
+            return latency_table(request.space, request.setting, self.gpus, here=self._here, progress=progress)
 
     def _unmeasured(self, study: Study) -> list[tuple[int, list[str]]]:
         """Front members and the scores that have not been measured again on the quiet machine."""
@@ -237,13 +258,21 @@ class _Search:
         """A score's value while no trial runs."""
         from lkspace.search.tune import measure
 
-        # A worker of its own would cost seconds of start; a GPU's memory, or another machine, is worth them.
-        here = self.address is None and not self.gpus
-        return measure(name, architecture, self.request.setting, self.gpus, here=here)
+        return measure(name, architecture, self.request.setting, self.gpus, here=self._here)
+
+    @property
+    def _here(self) -> bool:
+        """Whether this process measures: a worker costs seconds, which a GPU's memory or another machine is worth."""
+        return self.address is None and not self.gpus
 
     def _say(self, text: str) -> None:
         if self.console is not None:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _agreement(table: LatencyTable, study: Study) -> Agreement | None:
+    """Of the table's sums with what the trials measured."""
+    return agreement((table.sum(t.architecture), t.values["latency"]) for t in study.trials if "latency" in t.values)
 
 
 def _nothing_complete(study: Study) -> str:

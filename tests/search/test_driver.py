@@ -20,7 +20,7 @@ from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
 
-CALL = {"data": "digits:train=128,val=64", "overrides": {"epochs": 1}, "sampler": "random", "concurrency": 2}
+CALL = {"data": "digits:train=128,val=64", "overrides": {"epochs": 1}, "sampler": "pareto", "concurrency": 2}
 MARK = "LKSPACE_TEST_MARK"
 PATIENCE = 120.0
 
@@ -125,6 +125,10 @@ def test_the_front_was_measured_again_and_nothing_else(whole):
     assert front
     for trial in Study.open(whole.folder).trials:
         assert ("latency" in trial.remeasured) == (trial.number in front)
+
+
+def test_the_table_of_parts_is_compared_with_what_was_measured(whole):
+    assert "5 networks measured whole" in whole.latency_table
 
 
 def test_the_same_call_again_changes_nothing_and_needs_no_ray(whole, monkeypatch):

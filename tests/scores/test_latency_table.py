@@ -1,0 +1,155 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from lkspace import nets
+from lkspace.errors import UserError
+from lkspace.scores import latency_table, timing
+from lkspace.scores.latency import LAYOUTS
+from lkspace.scores.latency_table import LatencyTable, agreement, distinct_parts
+from lkspace.scores.score import Setting
+from lkspace.search import profile
+from lkspace.space.search_space import SearchSpace
+
+SPACE = SearchSpace.load("replknet-micro")
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch, tmp_path):
+    monkeypatch.setenv("LKSPACE_LOCKS", str(tmp_path / "locks"))
+    monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(timing, "LIMIT", 0.01)
+    monkeypatch.setattr(timing, "SHORTEST", 0.01)
+    monkeypatch.setattr(timing, "LAST_LIMIT", 0.02)
+    monkeypatch.setattr(latency_table, "PASS", 1e-5)
+    monkeypatch.setattr(latency_table, "_WARM_UP", {"cpu": 0.0})
+
+
+@pytest.fixture
+def setting(tmp_path):
+    return Setting(data="", size=SPACE.image_size, classes=SPACE.classes, cache=tmp_path / "cache")
+
+
+def invented(parts):
+    """Times that tell each part and layout apart."""
+    return {p.key: {layout: (i + 1.0) * (j + 1) for j, layout in enumerate(LAYOUTS)} for i, p in enumerate(parts)}
+
+
+@pytest.mark.parametrize("name", ["replknet-micro", "replknet-tiny", "replknet"])
+def test_distinct_parts_are_all_that_any_architecture_has(name):
+    space = SearchSpace.load(name)
+    parts = distinct_parts(space)
+    keys = {p.key for p in parts}
+    assert len(keys) == len(parts)
+    rng = np.random.default_rng(0)
+    drawn = [space.draw(rng) for _ in range(300)] + list(space.reference_points)
+    met = {p.key for a in drawn for p in nets.parts(a, space.image_size, space.classes)}
+    assert met <= keys
+    if name == "replknet-micro":
+        every = {p.key for a in space.enumerate() for p in nets.parts(a, space.image_size, space.classes)}
+        assert every <= keys
+
+
+def test_a_sum_takes_the_faster_layout_of_the_whole_network(setting):
+    parts = distinct_parts(SPACE)
+    table = LatencyTable(setting, invented(parts))
+    architecture = SPACE.sample(np.random.default_rng(1))
+    keys = [p.key for p in nets.parts(architecture, setting.size, setting.classes)]
+    first = next(iter(LAYOUTS))
+    assert table.sum(architecture) == sum(table.times[key][first] for key in keys)
+    del table.times[keys[0]]
+    assert np.isnan(table.sum(architecture))
+
+
+def test_a_table_is_filled_once_and_goes_on_where_it_was_cut_off(setting, monkeypatch):
+    parts = distinct_parts(SPACE)
+    shown = []
+    assert LatencyTable.open(setting).fill(parts[:3], lambda *told: shown.append(told)) == 3
+    assert (shown[0], shown[-1]) == ((0, 3), (3, 3))
+    real, calls = latency_table.timed_part, []
+
+    def counted(part, setting):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(part.key)
+        return real(part, setting)
+
+    monkeypatch.setattr(latency_table, "timed_part", counted)
+    with pytest.raises(KeyboardInterrupt):
+        LatencyTable.open(setting).fill(parts[:8])
+    assert calls == [p.key for p in parts[3:5]]
+    again = LatencyTable.open(setting)
+    assert [p.key for p in again.missing(parts[:8])] == [p.key for p in parts[5:8]]
+    assert all(0 < ms < 1e3 for times in again.times.values() for ms in times.values())
+
+
+def test_two_processes_keep_what_both_found(setting):
+    parts = distinct_parts(SPACE)
+    one, other = LatencyTable.open(setting), LatencyTable.open(setting)
+    one.fill(parts[:1])
+    other.fill(parts[1:2])
+    assert not LatencyTable.open(setting).missing(parts[:2])
+
+
+@pytest.mark.parametrize("change", [{"latency_batch": 2}, {"latency_dtype": "bfloat16"}, {"latency_threads": 2}])
+def test_other_conditions_are_another_table(setting, change):
+    other = dataclasses.replace(setting, **change)
+    assert LatencyTable.open(other).path != LatencyTable.open(setting).path
+    assert latency_table.timed_part(distinct_parts(SPACE)[1], other)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"milliseconds": [1]}', '{"milliseconds": {"a": {"x": 1}}}'])
+def test_a_damaged_file_is_made_anew(setting, content):
+    table = LatencyTable.open(setting)
+    table.path.parent.mkdir(parents=True)
+    table.path.write_text(content)
+    part = distinct_parts(SPACE)[:1]
+    assert LatencyTable.open(setting).fill(part) == 1
+    assert LatencyTable.open(setting).fill(part) == 0
+
+
+def test_times_that_are_no_times_are_measured_again(setting):
+    parts = distinct_parts(SPACE)[:2]
+    LatencyTable.open(setting).fill(parts)
+    path = LatencyTable.open(setting).path
+    content = json.loads(path.read_text())
+    content["milliseconds"][parts[0].key] = dict.fromkeys(LAYOUTS, 0.0)
+    path.write_text(json.dumps(content))
+    assert [p.key for p in LatencyTable.open(setting).missing(parts)] == [parts[0].key]
+
+
+def test_agreement_of_sums_that_are_off_by_one_factor():
+    found = agreement([(1.0, 1.2), (2.0, 2.4), (4.0, 4.8), (np.nan, 1.0)])
+    assert (found.networks, found.tau) == (3, 1.0)
+    assert found.factor == pytest.approx(1.2)
+    assert found.error_p95 == pytest.approx(0, abs=1e-12)
+    assert "3 networks measured whole; what the sums leave out: +20%" in found.text
+    assert agreement([(1.0, 1.2), (2.0, 2.4)]) is None
+    assert agreement([(1.0, 1.2)] * 3).tau is None
+
+
+def test_errors_are_relative_to_what_was_measured():
+    found = agreement([(1.0, 1.0), (1.0, 1.0), (1.0, 2.0)])
+    assert (found.factor, found.median_error) == (1.0, 0.0)
+    assert found.error_p95 == pytest.approx(np.percentile([0, 0, 0.5], 95))
+
+
+def test_profile_says_what_it_found(monkeypatch):
+    found = profile(SPACE, check=3)
+    assert found.new == found.parts == len(distinct_parts(SPACE))
+    assert found.checked.networks == 3
+    assert str(found.table.path) in found.text
+    assert "38 parts of replknet-micro, 38 of them timed now" in found.text
+    assert profile(SPACE).new == 0
+    assert profile(SPACE, again=True).new == found.parts
+
+
+def test_profile_refuses_what_it_cannot_do():
+    with pytest.raises(UserError, match="at least 3"):
+        profile(SPACE, check=1)
+    with pytest.raises(UserError, match="device 'gpu:x'"):
+        profile(SPACE, {"device": "gpu:x"})
+    with pytest.raises(UserError, match="sees no GPU"):
+        profile(SPACE, {"device": "cuda"})
