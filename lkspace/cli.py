@@ -71,6 +71,9 @@ def search(
     latency_threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the timed pass.", show_default="1")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Then train the front longer: see `lkspace verify`.")
+    ] = False,
 ) -> None:
     """Search a space; the same command continues an interrupted run, a larger --budget extends it."""
     from lkspace import search as searching
@@ -106,6 +109,10 @@ def search(
         command=shlex.join(["lkspace", *sys.argv[1:]]),
         console=console,
     )
+    if verify:
+        study = searching.verify(
+            folder, concurrency=concurrency, gpus_per_trial=gpus_per_trial, address=address, console=console
+        )
     page = write_page(study, folder / "front.html")
     Console().print(front_table(study))
     console.print(f"\nThe front to look at: {page}")
@@ -162,6 +169,37 @@ def export(
         else exporting.export_trial(_study(run), trial, to, form=form, folder=out)
     )
     print(written)
+
+
+@app.command()
+def verify(
+    run: Run,
+    top: Annotated[int, typer.Option(min=1, help="Front members to train longer, and as many others.")] = 8,
+    epochs: Annotated[str, typer.Option(help="Of a longer training: 20, or 5x for five times the run's.")] = "5x",
+    seeds: Annotated[int, typer.Option(min=1, help="Longer trainings of each.")] = 3,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Trainings at a time.", show_default="one a core, one a GPU")
+    ] = None,
+    gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="GPUs of one training.")] = 0.0,
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default="this machine")] = None,
+) -> None:
+    """Train the front and others longer, to see how far the run's accuracies can be trusted; continues if cut off."""
+    from lkspace import report
+    from lkspace import search as searching
+
+    study = searching.verify(
+        _place(run),
+        top=top,
+        epochs=epochs,
+        seeds=seeds,
+        concurrency=concurrency,
+        gpus_per_trial=gpus_per_trial,
+        address=address,
+        console=Console(stderr=True),
+    )
+    if study.folder is not None:
+        report.write_page(study, study.folder / "front.html")
+    Console().print(report.trust_table(study))
 
 
 @app.command()
@@ -246,11 +284,15 @@ def _given(**options: object) -> dict[str, object]:
 
 
 def _study(run: str) -> "Study":
-    """A folder or URL as given; a bare name is looked for under runs/ as well."""
     from lkspace.study import Study
 
+    return Study.open(_place(run))
+
+
+def _place(run: str) -> str:
+    """A folder or URL as given; a bare name is looked for under runs/ as well."""
     named = Path("runs") / run
-    return Study.open(str(named) if not os.path.exists(run) and os.path.isdir(named) else run)
+    return str(named) if not os.path.exists(run) and os.path.isdir(named) else run
 
 
 def _version(wanted: bool) -> None:

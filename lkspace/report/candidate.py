@@ -23,6 +23,7 @@ def candidate_text(study: Study, number: int) -> str:
             *_stages(plan, trial),
             "",
             *_scores(plan, trial),
+            *_verified(study, trial),
             *_curve(plan, trial),
             *_costs(plan, trial),
             *_seconds(trial),
@@ -64,6 +65,17 @@ def _scores(plan: Plan, trial: Trial) -> Iterator[str]:
             yield from _wrapped(made_of(again))
     if "accuracy" in trial.measurements:
         yield f"  {_PROXY}"
+
+
+def _verified(study: Study, trial: Trial) -> Iterator[str]:
+    """What longer trainings of this candidate gave."""
+    found = study.trust()
+    for candidate in found.candidates if found is not None else ():
+        if found is not None and candidate.number == trial.number:
+            each = ", ".join(shown(study.plan, "accuracy", a) for a in candidate.accuracies)
+            yield f"  trained for {found.epochs} epochs: {each}"
+            if candidate.membership is not None:
+                yield f"  on the front of the {len(found.candidates)} verified ones: {candidate.membership:.0%} likely"
 
 
 def _wrapped(text: str) -> list[str]:

@@ -202,7 +202,8 @@
     $("tiles").replaceChildren(...tiles);
     if (data.scores.some((s) => s.name === "accuracy")) {
       $("note").hidden = false;
-      $("note").textContent = "Accuracy here is that of a short proxy training, not verified by a longer one: it ranks candidates and promises nothing beyond. Train what you take away.";
+      const trust = data.trust ? `Verified: ${data.trust.text}.` : "It was not verified by longer ones: lkspace verify does that.";
+      $("note").textContent = `Accuracy here is that of a short proxy training: it ranks candidates and promises nothing beyond. ${trust}`;
     }
     const swatch = (symbol) => draw("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" }, symbol);
     const diamond = "M8 1.5 14.5 8 8 14.5 1.5 8Z";

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lkspace.report.numbers import UNKNOWN, scores, shown
+from lkspace.report.trust import trust_line
 from lkspace.study import Study
 from lkspace.study.record import Plan, Trial
 
@@ -18,7 +19,8 @@ def front_table(study: Study) -> RenderableType:
     It fits 80 columns with the objectives, blocks, channels and kernels; a wide terminal gets the other fields as well.
     """
     front = study.front()
-    footer = Text(f"{outcomes(study)}; hypervolume {study.hypervolume():.4g}", style="dim")
+    lines = [f"{outcomes(study)}; hypervolume {study.hypervolume():.4g}", trust_line(study)]
+    footer = Text("\n".join(line for line in lines if line), style="dim")
     if not front:
         return Group(Text("No front yet: no trial is complete and within the constraints."), footer)
     head = Text(f"Front of {study.name}: {len(front)} of {len(study.trials)} trials", style="bold")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lkspace.search.driver import Interrupted, run
     from lkspace.search.pareto_sampler import ParetoSampler
     from lkspace.search.profiling import Profile, profile
+    from lkspace.search.verification import verify
 
 _HOMES = {
     "Interrupted": "lkspace.search.driver",
@@ -17,9 +18,10 @@ _HOMES = {
     "Profile": "lkspace.search.profiling",
     "profile": "lkspace.search.profiling",
     "run": "lkspace.search.driver",
+    "verify": "lkspace.search.verification",
 }
 
-__all__ = ["Interrupted", "ParetoSampler", "Profile", "profile", "run"]
+__all__ = ["Interrupted", "ParetoSampler", "Profile", "profile", "run", "verify"]
 
 
 def __getattr__(name: str) -> Any:

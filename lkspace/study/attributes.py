@@ -20,6 +20,7 @@ from lkspace.study.record import Origin, Outcome, Plan, Trial, feasible
 PLAN, FORMAT, FOLDER, REJECTED = "lkspace:plan", "lkspace:format", "lkspace:folder", "lkspace:rejected"
 LATENCY_TABLE = "lkspace:latency_table"  # how well a table of parts told latencies, in words
 REMEASURED = "lkspace:remeasured:"  # and the trial's number: a finished trial of Optuna's cannot be changed
+LONGER = "lkspace:longer:"  # and the trial's number: its longer trainings
 # Of a trial.
 ARCHITECTURE, RESULT = "architecture", "result"
 CONSTRAINTS = "constraints"  # Optuna's own name: its samplers and its dashboard read feasibility from it

@@ -8,7 +8,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -26,6 +26,7 @@ from lkspace.study import attributes, opening, pareto, partial
 from lkspace.study.proposals import Asked, Proposals, distribution
 from lkspace.study.record import Objective, Origin, Outcome, Plan, Trial, violations
 from lkspace.study.storage import now, quiet, split_url
+from lkspace.study.trust import Longer, Trust, trust
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,6 +155,14 @@ class Study:
         stored = self._rejected if self._rejected is not None else self._optuna.user_attrs.get(attributes.REJECTED, {})
         return dict(stored)
 
+    def longer(self) -> dict[int, list[Longer]]:
+        """The longer trainings that verified candidates have had, by trial number."""
+        return {n: [Longer(**run) for run in runs] for n, runs in self._by_number(attributes.LONGER).items()}
+
+    def trust(self) -> Trust | None:
+        """What longer trainings say of the proxy; None if there were none."""
+        return trust(self.objectives, self.trials, {t.number for t in self.front()}, self.longer())
+
     @property
     def latency_table(self) -> str:
         """How well the latency table's sums agreed with what was measured, in words; "" if none was used."""
@@ -255,6 +264,12 @@ class Study:
         kept = self._remeasured().get(number, {})
         self._optuna.set_user_attr(f"{attributes.REMEASURED}{number}", {**kept, **attributes.measured(measurements)})
 
+    def trained_longer(self, number: int, run: Longer) -> None:
+        """Keep a longer training of a finished trial, in place of one with the same epochs and seed."""
+        self._check_writable()
+        kept = [r for r in self.longer().get(number, []) if (r.epochs, r.seed) != (run.epochs, run.seed)]
+        self._optuna.set_user_attr(f"{attributes.LONGER}{number}", [asdict(r) for r in [*kept, run]])
+
     def set_budget(self, budget: int) -> None:
         """The number of trials that the run is to have, when it is continued with another."""
         self._check_writable()
@@ -288,7 +303,11 @@ class Study:
         return self._read[frozen.number]
 
     def _remeasured(self) -> dict[int, dict[str, Any]]:
-        prefix, stored = attributes.REMEASURED, self._optuna.user_attrs
+        return self._by_number(attributes.REMEASURED)
+
+    def _by_number(self, prefix: str) -> dict[int, Any]:
+        """The study's attributes that belong to trials, by trial number."""
+        stored = self._optuna.user_attrs
         return {int(k.removeprefix(prefix)): v for k, v in stored.items() if k.startswith(prefix)}
 
     def _counts(self, trial: Trial) -> bool:

@@ -18,6 +18,7 @@ from lkspace.report.page import page_data
 from lkspace.scores.score import Measurement
 from lkspace.study import Study
 from lkspace.study.record import Objective
+from lkspace.study.trust import Longer
 
 Make = Callable[..., Study]
 OUTCOMES = ["complete"] * 14 + ["infeasible", "failed", "diverged", "stopped", "complete", "running"]
@@ -181,11 +182,22 @@ def test_sorting_puts_missing_values_last_both_ways(view: View, written: Path, s
         assert shown == expected + [None] * (len(values) - len(known))
 
 
+def test_it_says_what_longer_trainings_said(view: View, make_study: Any, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "verified", ["complete"] * 4)
+    study = Study.open(study.folder, writable=True)
+    for trial in study.trials:
+        for seed in range(2):
+            study.trained_longer(trial.number, Longer(20, seed, 0.5 + 0.1 * trial.number + 0.01 * seed, 1.0))
+    view.open(write_page(study, tmp_path / "page.html"))
+    assert f"Verified: {study.trust().text}." in view.text("#note")
+    assert "4 candidates trained for 20 epochs with 2 seeds" in view.text("#note")
+
+
 def test_what_it_says(view: View, written: Path, study: Study) -> None:
     view.open(written)
     body = view.text("body")
     for what in (
-        "not verified by a longer one",
+        "It was not verified by longer ones",
         "lkspace search --budget 20",
         "digits, 64 px",
         "a processor",

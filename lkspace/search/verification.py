@@ -1,0 +1,156 @@
+"""`lkspace verify`: longer trainings of a run's front and of others, to see how far its proxy can be trusted."""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from lkspace.data import load
+from lkspace.errors import RunError, UserError
+from lkspace.scores.score import Diverged, Setting
+from lkspace.search.cluster import cores, ray_cluster, scratch_folder, trial_slots
+from lkspace.search.driver import Interrupted
+from lkspace.search.lock import run_lock
+from lkspace.search.progress import bar
+from lkspace.space.architecture import Architecture
+from lkspace.study import Study
+from lkspace.study.record import Trial
+from lkspace.study.trust import Longer
+
+_EPOCHS = re.compile(r"(\d+)(x?)", re.ASCII)
+
+
+def verify(
+    folder: str | Path,
+    *,
+    top: int = 8,
+    epochs: str = "5x",
+    seeds: int = 3,
+    concurrency: int | None = None,
+    gpus_per_trial: float = 0.0,
+    address: str | None = None,
+    console: Console | None = None,
+) -> Study:
+    """Train `top` members of the front and as many other candidates again, longer, and measure their latency anew.
+
+    epochs: of a longer training, "20", or "5x" for five times the run's. seeds: trainings of each candidate; data,
+    weights and order differ. Every training is kept in the study at once; what is there already is not done again.
+    The study's `trust` says what came of it. Raises UserError if the call is wrong or there is nothing to verify,
+    RunError if it cannot go on, Interrupted on Ctrl-C.
+    """
+    study = Study.open(folder, writable=True)
+    if study.folder is None:
+        raise UserError(f"{folder} names no run's folder: the longer trainings need the one that the run was made in")
+    setting = Setting(**study.plan.setting)
+    longer = replace(setting, epochs=_length(epochs, setting.epochs))
+    chosen = _chosen(study, top)
+    if seeds < 1:
+        raise UserError(f"seeds is {seeds}, expected at least 1")
+    there = {(number, run.epochs, run.seed) for number, runs in study.longer().items() for run in runs}
+    settings = [replace(longer, seed=setting.seed + i) for i in range(seeds)]
+    missing = [(t, s) for s in settings for t in chosen if (t.number, s.epochs, s.seed) not in there]
+    with run_lock(study.folder) as lock, scratch_folder() as scratch:
+        lock.remember(scratch)
+        try:
+            for each in settings if missing else []:
+                with bar(console, "decoding images") as progress:
+                    load(each.data, each.size, each.seed, each.cache, progress)
+            cpus = setting.threads * (concurrency or max(1, cores() // setting.threads))
+            with ray_cluster(scratch, address, cpus=cpus, gpus=gpus_per_trial):
+                slots = trial_slots(setting.threads, gpus_per_trial)
+                _train(study, missing, min(slots, concurrency or slots), gpus_per_trial, console)
+                _measure(study, chosen, setting, gpus_per_trial, address is None and not gpus_per_trial, console)
+        except KeyboardInterrupt:
+            raise Interrupted(study) from None
+    return study
+
+
+def _length(text: str, proxy: int) -> int:
+    """Epochs that "20" or "5x" asks for."""
+    match = _EPOCHS.fullmatch(text)
+    epochs = int(match[1]) * (proxy if match[2] else 1) if match else 0
+    if epochs <= proxy:
+        raise UserError(f"epochs is {text!r}, expected more than the proxy's {proxy}, as in 5x or {5 * proxy}")
+    return epochs
+
+
+def _chosen(study: Study, top: int) -> list[Trial]:
+    """Front members from its best accuracy to its worst, evenly, and as many others at random."""
+    if top < 1:
+        raise UserError(f"top is {top}, expected at least 1")
+    front = [t for t in study.front() if "accuracy" in t.values]
+    if not front:
+        raise UserError(f"{study.folder} has no front with accuracies yet: there is nothing to verify")
+    front.sort(key=lambda t: -t.values["accuracy"])
+    places = np.linspace(0, len(front) - 1, min(top, len(front))).round().astype(int)
+    members = {t.number for t in front}
+    others = [t for t in study.trials if t.outcome == "complete" and t.number not in members and "accuracy" in t.values]
+    order = np.random.default_rng(study.plan.seed).permutation(len(others))[:top]
+    return [front[i] for i in places] + [others[i] for i in sorted(order)]
+
+
+def _train(
+    study: Study, missing: Sequence[tuple[Trial, Setting]], slots: int, gpus: float, console: Console | None
+) -> None:
+    """The trainings that are not there yet, so many at a time."""
+    import ray
+
+    waiting, done = list(missing), 0
+    running: dict[ray.ObjectRef[Longer], int] = {}
+    with bar(console, "training longer") as progress:
+        while waiting or running:
+            while waiting and len(running) < slots:
+                trial, setting = waiting.pop(0)
+                worker = ray.remote(_longer).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=2)
+                running[worker.remote(trial.architecture.to_json(), setting)] = trial.number
+            if progress is not None:
+                progress(done, len(missing))
+            (ended,), _ = ray.wait(list(running), num_returns=1)
+            number = running.pop(ended)
+            try:
+                study.trained_longer(number, ray.get(ended))
+            except ray.exceptions.RayTaskError as error:
+                raise RunError(f"trial {number} cannot be trained longer: {error.cause}") from error
+            except ray.exceptions.RayError as error:
+                raise RunError(f"trial {number} cannot be trained longer: its worker died") from error
+            done += 1
+
+
+def _longer(architecture: str, setting: Setting) -> Longer:
+    """One training, in a worker."""
+    import torch
+
+    from lkspace.scores.accuracy import Accuracy
+    from lkspace.scores.memory import keep_freed_memory
+
+    torch.set_num_threads(setting.threads)
+    if setting.device == "cpu":
+        keep_freed_memory()
+    start = time.perf_counter()
+    accuracy: float | None
+    try:
+        *_, last = Accuracy().measure(Architecture.from_json(architecture), setting)
+        accuracy = last.value
+    except Diverged:
+        accuracy = None
+    return Longer(setting.epochs, setting.seed, accuracy, time.perf_counter() - start)
+
+
+def _measure(
+    study: Study, chosen: Sequence[Trial], setting: Setting, gpus: float, here: bool, console: Console | None
+) -> None:
+    """Latency now, of candidates that have one."""
+    from lkspace.search.tune import measure
+
+    timed = [t for t in chosen if "latency" in t.values]
+    with bar(console, "measuring latency") as progress:
+        for done, trial in enumerate(timed, start=1):
+            study.remeasured(
+                trial.number, {"latency": measure("latency", trial.architecture, setting, gpus, here=here)}
+            )
+            if progress is not None:
+                progress(done, len(timed))

@@ -1,0 +1,155 @@
+"""How far a run's proxy can be trusted: what longer trainings with several seeds say of its order and of its front."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lkspace.study.pareto import non_dominated
+from lkspace.study.record import Objective, Trial
+
+RESAMPLES = 2000
+_HALF_95 = 1.96  # standard deviations from the middle of a normal distribution's 95 % interval to its end
+
+
+@dataclass(frozen=True)
+class Longer:
+    """One longer training of a candidate. accuracy: None if it diverged. seconds: it took."""
+
+    epochs: int
+    seed: int
+    accuracy: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A candidate that was trained longer.
+
+    proxy: its accuracy in the search. accuracies: after the longer trainings, one a seed. latency, latency_now: in ms,
+    in the search and the last time it was measured. membership: how likely it is on the front of the verified ones;
+    None with a single seed, from which no noise can be told.
+    """
+
+    number: int
+    on_front: bool
+    proxy: float
+    accuracies: tuple[float, ...]
+    latency: float | None
+    latency_now: float | None
+    membership: float | None
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy of the longer trainings."""
+        return float(np.mean(self.accuracies))
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What is known.
+
+    tau: Kendall's, between proxy and mean of the longer trainings; interval: of 95 %, by bootstrap over candidates;
+    None where there are too few or all are equal. deviation: between seeds, pooled; None with one seed.
+    """
+
+    epochs: int
+    seeds: int
+    candidates: tuple[Verified, ...]
+    tau: float | None
+    interval: tuple[float, float] | None
+    deviation: float | None
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        how = f"{len(self.candidates)} candidates trained for {self.epochs} epochs with {self.seeds} seeds"
+        if self.tau is None:
+            return f"{how}: too few for an order"
+        between = "" if self.interval is None else f" (95 % interval {self.interval[0]:.2f} to {self.interval[1]:.2f})"
+        return f"{how}: the proxy orders them with Kendall's tau {self.tau:.2f}{between}"
+
+
+def trust(
+    objectives: Sequence[Objective], trials: Sequence[Trial], front: set[int], longer: Mapping[int, Sequence[Longer]]
+) -> Trust | None:
+    """Of the longest trainings in `longer`, by trial number; None if there are none.
+
+    trials: at least those in `longer`. front: numbers of the run's front.
+    """
+    lengths = [run.epochs for runs in longer.values() for run in runs]
+    if not lengths:
+        return None
+    found = {}
+    for trial in trials:
+        runs = [run for run in longer.get(trial.number, ()) if run.epochs == max(lengths)]
+        accuracies = tuple(run.accuracy for run in sorted(runs, key=lambda r: r.seed) if run.accuracy is not None)
+        if accuracies and "accuracy" in trial.values:
+            found[trial.number] = (trial, accuracies)
+    several = [a for _, a in found.values() if len(a) > 1]
+    deviation = math.sqrt(np.mean([np.var(a, ddof=1) for a in several])) if several else None
+    chances = _memberships(objectives, list(found.values()), deviation)
+    candidates = tuple(
+        Verified(
+            number,
+            number in front,
+            trial.values["accuracy"],
+            accuracies,
+            trial.values.get("latency"),
+            trial.remeasured.get("latency", {}).get("value"),
+            chance,
+        )
+        for (number, (trial, accuracies)), chance in zip(found.items(), chances, strict=True)
+    )
+    pairs = np.array([(c.proxy, c.mean) for c in candidates]).reshape(-1, 2)
+    seeds = max((len(c.accuracies) for c in candidates), default=0)
+    return Trust(max(lengths), seeds, candidates, kendall_tau(pairs), _interval(pairs), deviation)
+
+
+def kendall_tau(pairs: npt.NDArray[np.float64]) -> float | None:
+    """Tau-b of (n, 2); None for fewer than three pairs or if one side is constant (Kendall, 1945)."""
+    if len(pairs) < 3:
+        return None
+    upper = np.triu_indices(len(pairs), 1)
+    signs = [np.sign(column[:, None] - column[None])[upper] for column in pairs.T]
+    weight = math.sqrt(float((signs[0] ** 2).sum() * (signs[1] ** 2).sum()))
+    return float((signs[0] * signs[1]).sum() / weight) if weight else None
+
+
+def _interval(pairs: npt.NDArray[np.float64]) -> tuple[float, float] | None:
+    """95 % percentile interval of tau over resampled candidates; resamples that have none are left out."""
+    rng = np.random.default_rng(0)
+    if len(pairs) < 5:
+        return None
+    taus = [kendall_tau(pairs[rng.integers(len(pairs), size=len(pairs))]) for _ in range(RESAMPLES)]
+    low, high = np.percentile([t for t in taus if t is not None] or [math.nan], [2.5, 97.5])
+    return (float(low), float(high)) if math.isfinite(low) else None
+
+
+def _memberships(
+    objectives: Sequence[Objective], candidates: Sequence[tuple[Trial, tuple[float, ...]]], deviation: float | None
+) -> list[float | None]:
+    """How often each is on the front of all when accuracies and latencies are drawn within what is known of them."""
+    if deviation is None or not candidates:
+        return [None] * len(candidates)
+    rng = np.random.default_rng(0)
+    columns = []
+    for objective in objectives:
+        middles, spreads = zip(*(_known(objective.name, t, a, deviation) for t, a in candidates), strict=True)
+        noise = rng.normal(size=(RESAMPLES, len(candidates)))
+        columns.append(objective.sign * (np.array(middles) + np.array(spreads) * noise))
+    draws = np.stack(columns, axis=2)
+    return [float(share) for share in np.mean([non_dominated(rows) for rows in draws], axis=0)]
+
+
+def _known(name: str, trial: Trial, accuracies: tuple[float, ...], deviation: float) -> tuple[float, float]:
+    """Middle and standard deviation of what is known of a candidate's score."""
+    if name == "accuracy":
+        return float(np.mean(accuracies)), deviation / math.sqrt(len(accuracies))
+    measured: Mapping[str, Any] = trial.remeasured.get(name) or trial.measurements.get(name, {})
+    value, ends = measured.get("value"), measured.get("interval")
+    middle = math.nan if value is None else float(value)
+    return middle, (float(ends[1]) - float(ends[0])) / (2 * _HALF_95) if ends else 0.0

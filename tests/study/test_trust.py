@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from lkspace.space.architecture import Architecture
+from lkspace.study.record import Objective, Trial
+from lkspace.study.trust import Longer, kendall_tau, trust
+
+OBJECTIVES = (Objective("accuracy", "%", "maximize"), Objective("flops", "", "minimize"))
+ARCHITECTURE = Architecture("replknet", (1,), (4,), (3,), (None,), (True,))
+
+
+def trial(number, accuracy, flops, latency=None, later=None):
+    scores = {"accuracy": {"value": accuracy}, "flops": {"value": flops}}
+    scores |= {"latency": {"value": latency}} if latency else {}
+    again = {"latency": {"value": later}} if later else {}
+    return Trial(number, ARCHITECTURE, "complete", measurements=scores, remeasured=again)
+
+
+def runs(*accuracies, epochs=20):
+    return [Longer(epochs, seed, a, 1.0) for seed, a in enumerate(accuracies)]
+
+
+@pytest.mark.parametrize("ties", [1, 3])
+def test_tau_is_scipys(ties):
+    rng = np.random.default_rng(0)
+    for n in (3, 8, 40):
+        pairs = (rng.integers(0, 100, (n, 2)) // ties).astype(float)
+        assert kendall_tau(pairs) == pytest.approx(kendalltau(*pairs.T).statistic)
+    assert kendall_tau(np.ones((5, 2))) is None
+    assert kendall_tau(np.eye(2)) is None
+
+
+def test_no_longer_training_is_no_trust():
+    assert trust(OBJECTIVES, [trial(0, 0.5, 1)], {0}, {}) is None
+
+
+def test_an_order_that_holds_and_one_that_turns():
+    trials = [trial(i, 0.1 * i, 1 + i) for i in range(1, 7)]
+    kept = trust(OBJECTIVES, trials, {1}, {i: runs(0.5 + 0.05 * i, 0.51 + 0.05 * i) for i in range(1, 7)})
+    assert (kept.tau, kept.seeds, kept.epochs, len(kept.candidates)) == (1.0, 2, 20, 6)
+    assert kept.interval == (1.0, 1.0)
+    assert "Kendall's tau 1.00 (95 % interval 1.00 to 1.00)" in kept.text
+    assert [c.on_front for c in kept.candidates] == [True] + [False] * 5
+    turned = trust(OBJECTIVES, trials, set(), {i: runs(0.9 - 0.05 * i) for i in range(1, 7)})
+    assert (turned.tau, turned.deviation) == (-1.0, None)
+    assert all(c.membership is None for c in turned.candidates)
+
+
+def test_membership_is_certain_where_noise_is_small_and_even_where_it_rules():
+    trials = [trial(0, 0.9, 10), trial(1, 0.8, 20), trial(2, 0.7, 10)]
+    sure = trust(OBJECTIVES, trials, {0}, {0: runs(0.90, 0.901), 1: runs(0.80, 0.801), 2: runs(0.70, 0.701)})
+    assert [c.membership for c in sure.candidates] == [1.0, 0.0, 0.0]
+    alike = trust(OBJECTIVES, trials[::2], {0}, {0: runs(0.8, 0.9), 2: runs(0.9, 0.8)})
+    assert sum(c.membership for c in alike.candidates) == pytest.approx(1.0)
+    assert all(0.45 < c.membership < 0.55 for c in alike.candidates)
+
+
+def test_only_the_longest_trainings_count_and_a_diverged_one_does_not():
+    trials = [trial(0, 0.9, 10, latency=2.0, later=2.2), trial(1, 0.8, 20)]
+    found = trust(OBJECTIVES, trials, {0}, {0: [*runs(0.5, epochs=10), *runs(0.7, None)], 1: runs(None)})
+    (only,) = found.candidates
+    assert (only.accuracies, only.latency, only.latency_now, found.tau) == ((0.7,), 2.0, 2.2, None)
+    assert "too few for an order" in found.text
