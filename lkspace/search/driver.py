@@ -15,7 +15,7 @@ from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound
 from lkspace.scores.latency_table import Agreement, LatencyTable, agreement, distinct_parts
 from lkspace.scores.score import Measurement
-from lkspace.search.candidates import Candidates, Estimate, cheap_scores
+from lkspace.search.candidates import REMEMBERED, Candidates, Estimate, cheap_scores
 from lkspace.search.cluster import cores, ray_cluster, scratch_folder, trial_slots
 from lkspace.search.environment import environment
 from lkspace.search.evaluate import Job
@@ -198,7 +198,7 @@ class _Search:
         if request.budget != study.plan.budget:
             study.set_budget(request.budget)
         table = self._latency_table()
-        estimates = {} if table is None else {"latency": functools.cache(table.sum)}
+        estimates = {} if table is None else {"latency": functools.lru_cache(REMEMBERED)(table.sum)}
         candidates = self._candidates([t.id for t in study.trials], estimates)
         make = registry.samplers.get(request.sampler)
         proposer = Proposer(study, candidates, make, request.seed, request.budget)
@@ -228,9 +228,10 @@ class _Search:
         request = self.request
         if request.sampler not in USE_ESTIMATES or "latency" not in request.measured:
             return None
-        missing = LatencyTable.open(request.setting).missing(distinct_parts(request.space))
-        if missing:
-            self._say(f"timing the {len(missing)} parts of the space that are new here, for the latency table")
+        if not self._here:
+            self._say("latency table: timing the parts of the space that are new to the device")
+        elif missing := LatencyTable.open(request.setting).missing(distinct_parts(request.space)):
+            self._say(f"latency table: timing the {len(missing)} parts of the space that are new here")
         with bar(self.console, "timing parts") as progress:
             return latency_table(request.space, request.setting, self.gpus, here=self._here, progress=progress)
 
