@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Everything that is to be measured on a machine with one NVIDIA GPU, in parts of at most ten minutes:
 #
-#     benchmarks/gpu.sh          all of it, under 30 minutes
+#     benchmarks/gpu.sh          parts 1 to 3, under 30 minutes
 #     benchmarks/gpu.sh 1        correctness on the device, then benchmarks/depthwise.py --device cuda
 #     benchmarks/gpu.sh 2        time of every tile on the shapes that aims were set for
 #     benchmarks/gpu.sh 3        a real search, four trials sharing the GPU
+#     benchmarks/gpu.sh 4        a share of the recorded benchmark space; it goes on where it stopped
+#     benchmarks/gpu.sh 5        the proxy at 128 and 224 px; it goes on where it stopped
 #
-# Runs from the checkout (PYTHONPATH), nothing is installed but what part 3 misses: from the wheels in $LKSPACE_WHEELS
+# Runs from the checkout (PYTHONPATH), nothing is installed but what parts 3 to 5 miss: from the wheels in $LKSPACE_WHEELS
 # if that names a folder, else from PyPI. What was measured lies in benchmarks/results/ after each part; each part can be
 # given again. The choices of kernels are remembered in $LKSPACE_CACHE, by default in runs/cache of the checkout.
 set -euo pipefail
@@ -47,8 +49,21 @@ part_3() {
     cp "$run/environment.json" "${out}_environment.json"
 }
 
-# Part 4, a recorded benchmark space: no command makes one yet. It is added here when there is one.
-# Part 5, proxies at 128 to 224 px: benchmarks/proxy.py has no flag for a device or a size yet. It is added here then.
+part_4() {
+    install_missing
+    # Trains what nine minutes allow, one share after the other: give the part again until none is left.
+    timeout 590 "$python" benchmarks/record.py --device cuda --workers "${WORKERS:-8}" --minutes 9 \
+        --out "$results/$(device)_recorded.json"
+}
+
+part_5() {
+    install_missing
+    local size
+    for size in 128 224; do
+        timeout 295 "$python" benchmarks/proxy.py --device cuda --size "$size" --workers "${WORKERS:-8}" --minutes 4 \
+            --out "$results/$(device)_proxy_$size.json" || echo "part 5 at $size px ended with $?" >&2
+    done
+}
 
 install_missing() {
     local missing
@@ -73,6 +88,6 @@ mkdir -p "$results" runs
 "$python" -c 'import torch; assert torch.cuda.is_available(), "torch finds no GPU: nothing can be measured here"'
 case "${1:-all}" in
     all) status=0; for part in 1 2 3; do "part_$part" || status=1; done; exit "$status" ;;
-    1 | 2 | 3) "part_$1" ;;
-    *) echo "usage: benchmarks/gpu.sh [1|2|3]" >&2; exit 2 ;;
+    [1-5]) "part_$1" ;;
+    *) echo "usage: benchmarks/gpu.sh [1|2|3|4|5]" >&2; exit 2 ;;
 esac

@@ -5,6 +5,7 @@ Trains 12 architectures of replknet-tiny - its reference points, then a seeded u
 the spread between seeds, and Kendall's tau between proxy and long training with an interval by bootstrap.
 
     python benchmarks/proxy.py --minutes 4      # again and again: goes on where it stopped, prints what there is
+    python benchmarks/proxy.py --size 128 --device cuda --workers 4 --out benchmarks/results/proxy_128.json
 
 Every result is appended to benchmarks/results/proxy.json at once; the table is written beside it when all runs are in.
 """
@@ -16,6 +17,7 @@ import os
 import platform
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +74,17 @@ def train(architecture: Architecture, setting: Setting) -> dict[str, Any]:
     }
 
 
-def settings(space: SearchSpace) -> Setting:
-    return Setting(data=DATA, size=space.image_size, classes=space.classes)
+def settings(space: SearchSpace, size: int | None = None, device: str = "cpu") -> Setting:
+    """The proxy's, of canvases of another size if one is given."""
+    data = DATA if size in (None, space.image_size) else f"{DATA}:size={size}"
+    return Setting(data, size or space.image_size, space.classes, device=device)
 
 
-def conditions(space: SearchSpace, found: list[Architecture]) -> dict[str, Any]:
+def conditions(short: Setting, found: list[Architecture]) -> dict[str, Any]:
     """What must be the same for two results to stand in one table."""
-    setting = dataclasses.asdict(settings(space))
+    setting = dataclasses.asdict(short)
     kept = {key: setting[key] for key in ("data", "size", "classes", "epochs", "batch", "rate")}
+    kept |= {} if short.device == "cpu" else {"device": short.device}
     return {
         **kept,
         "canvases": digits.RECIPE,
@@ -88,22 +93,22 @@ def conditions(space: SearchSpace, found: list[Architecture]) -> dict[str, Any]:
     }
 
 
-def gather(path: Path, space: SearchSpace, found: list[Architecture], minutes: float, workers: int) -> dict[str, Any]:
+def gather(path: Path, short: Setting, found: list[Architecture], minutes: float, workers: int) -> dict[str, Any]:
     """Runs what is missing until the time is up (what has begun is finished) and returns all results."""
     record = json.loads(path.read_text()) if path.exists() else {}
-    if record.get("conditions") != (now := conditions(space, found)):
+    if record.get("conditions") != (now := conditions(short, found)):
         if record:
             path.rename(path.with_suffix(f".{int(path.stat().st_mtime)}.json"))
             print("the recipe or the space has changed since: starting anew, the old results are kept beside")
         record = {"conditions": now, "runs": []}
-    record["machine"] = machine()
-    short = settings(space)
+    record["machine"] = machine(short.device)
     done = {(r["architecture"], r["seed"], r["epochs"]) for r in record["runs"]}
     plan = [(a, dataclasses.replace(short, seed=seed)) for seed in SEEDS for a in found]
     plan += [(a, dataclasses.replace(short, epochs=LONGER * short.epochs)) for a in found]
     missing = [(a, s) for a, s in plan if (a.id, s.seed, s.epochs) not in done]
     deadline = time.monotonic() + 60 * minutes
-    with ProcessPoolExecutor(workers) as pool:
+    context = get_context("spawn" if short.device.startswith("cuda") else None)  # CUDA does not survive a fork
+    with ProcessPoolExecutor(workers, context) as pool:
         running = set()
         while missing or running:
             while missing and len(running) < workers and time.monotonic() < deadline:
@@ -131,8 +136,10 @@ def save(path: Path, record: dict[str, Any]) -> None:
     unfinished.replace(path)
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str) -> dict[str, Any]:
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     return {
+        **gpu,
         "processor": processor_name(),
         "cores": os.cpu_count(),
         "instruction set": isa(),
@@ -206,12 +213,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no training after this time")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time, one thread each")
+    parser.add_argument("--size", type=int, help="side of the canvases, the space's if not given")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda[:N]; trainings on a GPU share it")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     space = SearchSpace.load(SPACE)
-    found = chosen(space)
-    record = gather(given.out, space, found, given.minutes, given.workers)
-    text = report(record, found, settings(space))
+    found, short = chosen(space), settings(space, given.size, given.device)
+    record = gather(given.out, short, found, given.minutes, given.workers)
+    text = report(record, found, short)
     print(text)
     if record["missing"]:
         print(f"\n{record['missing']} trainings are still to be done: run the same command again.")

@@ -5,6 +5,7 @@ the table is written when asked or when all are in. `search.py --recorded FILE` 
 are then compared in seconds, on real learning curves.
 
     python benchmarks/record.py --minutes 60 --workers 2       # again and again
+    python benchmarks/record.py --minutes 9 --device cuda --workers 8
     python benchmarks/record.py --limit 2 --epochs 1 --data digits:train=64,val=64 --out /tmp/smoke.json    # a try
 """
 
@@ -13,6 +14,7 @@ import json
 import os
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda[:N]; trainings on a GPU share it")
     parser.add_argument("--data", default="digits:size=32,train=2000,val=1000")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=1)
@@ -112,9 +115,9 @@ def main() -> None:
     end = time.monotonic() + 60 * options.minutes
     space = SearchSpace.from_dict(SPACE)
     found = list(space.enumerate())[: options.limit]
-    setting = Setting(data=options.data, size=space.image_size, classes=space.classes, epochs=options.epochs)
+    setting = Setting(options.data, space.image_size, space.classes, device=options.device, epochs=options.epochs)
     conditions = {"space": space.to_dict(), "data": options.data, "canvases": digits.RECIPE}
-    conditions |= {"epochs": options.epochs, "batch": setting.batch, "rate": setting.rate}
+    conditions |= {"epochs": options.epochs, "batch": setting.batch, "rate": setting.rate, "device": options.device}
     done = read(journal_of(options.out), conditions)
     finished = {(run["id"], run["seed"]) for run in done}
     # Seed by seed, so that an early end leaves all architectures at a seed rather than some at all.
@@ -123,7 +126,8 @@ def main() -> None:
     for seed in {seed for _, seed in work}:
         load(options.data, space.image_size, seed, None, None)  # decoded once, before the workers ask for them
     running: set[Future[dict[str, Any]]] = set()
-    with ProcessPoolExecutor(options.workers) as pool, journal_of(options.out).open("a") as journal:
+    context = get_context("spawn" if options.device.startswith("cuda") else None)  # CUDA does not survive a fork
+    with ProcessPoolExecutor(options.workers, context) as pool, journal_of(options.out).open("a") as journal:
         while (work and time.monotonic() < end) or running:
             while work and len(running) < options.workers and time.monotonic() < end:
                 architecture, seed = work.pop(0)
