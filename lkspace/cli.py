@@ -111,7 +111,7 @@ def search(
     )
     if verify:
         study = searching.verify(
-            folder, concurrency=concurrency, gpus_per_trial=gpus_per_trial, address=address, console=console
+            folder, concurrency=concurrency, gpus_per_trial=gpus_per_trial or None, address=address, console=console
         )
     page = write_page(study, folder / "front.html")
     Console().print(front_table(study))
@@ -180,7 +180,9 @@ def verify(
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Trainings at a time.", show_default="one a core, one a GPU")
     ] = None,
-    gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="GPUs of one training.")] = 0.0,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(min=0.0, help="GPUs of one training.", show_default="1 if the run was made on one")
+    ] = None,
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default="this machine")] = None,
 ) -> None:
     """Train the front and others longer, to see how far the run's accuracies can be trusted; continues if cut off."""

@@ -31,7 +31,7 @@ def verify(
     epochs: str = "5x",
     seeds: int = 3,
     concurrency: int | None = None,
-    gpus_per_trial: float = 0.0,
+    gpus_per_trial: float | None = None,
     address: str | None = None,
     console: Console | None = None,
 ) -> Study:
@@ -39,13 +39,15 @@ def verify(
 
     epochs: of a longer training, "20", or "5x" for five times the run's. seeds: trainings of each candidate; data,
     weights and order differ. Every training is kept in the study at once; what is there already is not done again.
-    The study's `trust` says what came of it. Raises UserError if the call is wrong or there is nothing to verify,
-    RunError if it cannot go on, Interrupted on Ctrl-C.
+    gpus_per_trial: of a training, 1 if the run was made on a GPU. The study's `trust` says what came of it.
+    Raises UserError if the call is wrong or there is nothing to verify, RunError if it cannot go on, Interrupted on
+    Ctrl-C.
     """
     study = Study.open(folder, writable=True)
     if study.folder is None:
         raise UserError(f"{folder} names no run's folder: the longer trainings need the one that the run was made in")
     setting = Setting(**study.plan.setting)
+    gpus = _gpus(setting, gpus_per_trial)
     longer = replace(setting, epochs=_length(epochs, setting.epochs))
     chosen = _chosen(study, top)
     if seeds < 1:
@@ -58,15 +60,28 @@ def verify(
         try:
             for each in settings if missing else []:
                 with bar(console, "decoding images") as progress:
-                    load(each.data, each.size, each.seed, each.cache, progress)
+                    images = load(each.data, each.size, each.seed, each.cache, progress)
+                if each.seed == setting.seed and images.key != study.plan.environment.get("data_key", images.key):
+                    raise UserError(f"the files of {each.data} have changed since the run: put them back to verify it")
             cpus = setting.threads * (concurrency or max(1, cores() // setting.threads))
-            with ray_cluster(scratch, address, cpus=cpus, gpus=gpus_per_trial):
-                slots = trial_slots(setting.threads, gpus_per_trial)
-                _train(study, missing, min(slots, concurrency or slots), gpus_per_trial, console)
-                _measure(study, chosen, setting, gpus_per_trial, address is None and not gpus_per_trial, console)
+            with ray_cluster(scratch, address, cpus=cpus, gpus=gpus):
+                slots = trial_slots(setting.threads, gpus)
+                _train(study, missing, min(slots, concurrency or slots), gpus, console)
+                _measure(study, chosen, setting, gpus, address is None and not gpus, console)
         except KeyboardInterrupt:
             raise Interrupted(study) from None
     return study
+
+
+def _gpus(setting: Setting, asked: float | None) -> float:
+    """GPUs of one training, on the kind of device that the run was made on."""
+    on_gpu = setting.device.startswith("cuda")
+    if asked is None:
+        return 1.0 if on_gpu else 0.0
+    if (asked > 0) != on_gpu:
+        wanted = "more than 0: the run was made on a GPU" if on_gpu else "0: the run was made on the CPU"
+        raise UserError(f"gpus_per_trial is {asked:g}, expected {wanted}")
+    return asked
 
 
 def _length(text: str, proxy: int) -> int:

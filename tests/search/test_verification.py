@@ -32,6 +32,8 @@ def test_what_cannot_be_verified_is_refused(studied, tmp_path):
         verify(studied.folder, top=0)
     with pytest.raises(UserError, match="seeds is 0"):
         verify(studied.folder, seeds=0)
+    with pytest.raises(UserError, match="expected 0: the run was made on the CPU"):
+        verify(studied.folder, gpus_per_trial=0.5)
     with pytest.raises(UserError, match="no run"):
         verify(tmp_path)
     assert "not verified" in text(front_table(studied))
