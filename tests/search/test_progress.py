@@ -79,12 +79,12 @@ def test_without_a_console_nothing_is_said_or_read(study, monkeypatch):
         display.final()
 
 
-def test_decoding_shows_a_bar_only_when_there_is_something_to_decode():
+def test_a_bar_is_shown_only_when_there_is_something_to_do():
     shown = console(terminal=True)
-    with progress.decoding(shown) as update:
+    with progress.bar(shown, "decoding images") as update:
         update(1, 2)
     assert "decoding images" in shown.file.getvalue()
     silent = console(terminal=False)
-    with progress.decoding(silent):
+    with progress.bar(silent, "decoding images"):
         pass
     assert not silent.file.getvalue().strip()
