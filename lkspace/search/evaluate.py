@@ -24,7 +24,8 @@ from lkspace.space.architecture import Architecture
 if TYPE_CHECKING:
     from torch import nn
 
-Outcome = Literal["complete", "diverged", "failed", "infeasible", "stopped"]
+# A verdict of a worker; "memory", what it had was too little, is for the searcher to act on.
+Outcome = Literal["complete", "diverged", "failed", "infeasible", "stopped", "memory"]
 SEEN = "space.yaml"  # a worker that finds this in the run's folder shares a file system with the driver
 ALWAYS = ("params", "flops")  # cost nothing and are wanted in every table
 
@@ -83,7 +84,7 @@ def evaluate(job: Job, number: int, architecture: Architecture) -> Iterator[Repo
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             yield progress.report(None, fatal=f"{error.filename or job.folder}: {error.strerror}")
         elif _out_of_memory(error):
-            yield progress.report("failed", f"out of memory: {_line(error)}")
+            yield progress.report("memory", f"out of memory: {_line(error)}")
         elif isinstance(error, RunError | UserError):
             yield progress.report("failed", _line(error))
         else:

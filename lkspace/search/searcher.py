@@ -33,12 +33,14 @@ class _Attempt:
     number: int
     architecture: Architecture
     count: int  # of attempts at this trial, this one included
+    alone: bool = False  # while no other trial runs: what ran beside it may have taken the memory
 
 
 class StudySearcher(Searcher):
     """Hands out `budget` trials in all, `concurrency` at a time; those that a killed driver left running first.
 
-    A trial of Tune's is one attempt; a trial of the study whose worker died is handed out again, up to three times.
+    A trial of Tune's is one attempt; a trial of the study whose worker died is handed out again, up to three times, the
+    last time alone. One whose memory was too small is tried once more, alone, and is then recorded as infeasible.
     error: what ended the run early, to be raised by the caller; Tune would wrap it. exhausted: the space has no
     untried architecture left. stopping: decides which trainings end early; None if none do.
     """
@@ -73,7 +75,7 @@ class StudySearcher(Searcher):
         """The next trial's config, None to be asked again later, FINISHED when all have ended."""
         if self.error is not None:
             return str(self.FINISHED)
-        if len(self._running) >= self._concurrency:
+        if len(self._running) >= self._concurrency or not self._room():
             return None
         with self._kept():
             attempt = self._waiting.popleft() if self._waiting else self._new()
@@ -113,6 +115,8 @@ class StudySearcher(Searcher):
                 self._lost(attempt)
             elif report.fatal:
                 raise RunError(report.fatal)
+            elif report.outcome == "memory" and not attempt.alone:
+                self._waiting.append(replace(attempt, count=attempt.count + 1, alone=True))
             else:
                 self._finish(attempt.number, report)
 
@@ -124,6 +128,11 @@ class StudySearcher(Searcher):
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: the study is the record."""
+
+    def _room(self) -> bool:
+        """Whether another trial may run beside those that do."""
+        next_alone = bool(self._waiting) and self._waiting[0].alone
+        return not self._running or not (next_alone or any(a.alone for a in self._running.values()))
 
     def _new(self) -> _Attempt | None:
         if self._proposer.trials >= self._budget or self.exhausted:
@@ -137,26 +146,28 @@ class StudySearcher(Searcher):
     def _lost(self, attempt: _Attempt) -> None:
         """The worker died, or Tune could not start one."""
         if attempt.count < ATTEMPTS:
-            self._waiting.append(_Attempt(attempt.number, attempt.architecture, attempt.count + 1))
+            self._waiting.append(replace(attempt, count=attempt.count + 1, alone=attempt.count + 1 == ATTEMPTS))
         else:
             reason = f"its worker died {ATTEMPTS} times (out of memory, or killed)"
             self._finish(attempt.number, Report(outcome="failed", reason=reason))
 
     def _finish(self, number: int, report: Report) -> None:
-        assert report.outcome is not None
+        outcome, reason = report.outcome, report.reason
+        assert outcome is not None
         missing = [o.name for o in self._study.objectives if o.name not in report.measurements]
-        if report.outcome == "complete" and missing:
-            report = Report(
-                report.measurements, report.curve, report.seconds, "failed", f"no {missing[0]} was reported"
-            )
-        assert report.outcome is not None
+        if outcome == "complete" and missing:
+            outcome, reason = "failed", f"no {missing[0]} was reported"
+        in_vain = outcome in ("failed", "memory")
+        if outcome == "memory":
+            outcome, reason = "infeasible", f"{reason}, with nothing beside it"
         for name, content in report.files.items():
             write_bytes(self._folder / "trials" / str(number) / name, content)
-        self._study.finish(number, report.outcome, report.reason, report.measurements, report.curve, report.seconds)
+        self._study.finish(number, outcome, reason, report.measurements, report.curve, report.seconds)
         self._display.ended(number)
-        self._succeeded |= report.outcome in ("complete", "infeasible", "stopped")
-        if report.outcome == "failed":
-            self._failures.append(report.reason)
+        if in_vain:
+            self._failures.append(reason)
+        else:
+            self._succeeded |= outcome != "diverged"
         if not self._succeeded and len(self._failures) >= HOPELESS:
             raise RunError(f"the first {HOPELESS} trials all failed, the last one because: {self._failures[-1]}")
 

@@ -47,8 +47,8 @@ def test_a_broken_constraint_ends_it_before_the_next_score(tmp_path, micro, fake
     ("raised", "outcome", "reason"),
     [
         (Diverged("loss is nan at epoch 1, step 3"), "diverged", "loss is nan at epoch 1, step 3"),
-        (MemoryError("32 GiB"), "failed", "out of memory: 32 GiB"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "failed", "out of memory: Default"),
+        (MemoryError("32 GiB"), "memory", "out of memory: 32 GiB"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory", "out of memory: Default"),
         (RunError("the lock cannot be had"), "failed", "the lock cannot be had"),
         (KeyError("x"), "failed", "KeyError: 'x'"),
     ],

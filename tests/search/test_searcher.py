@@ -97,6 +97,47 @@ def test_a_dead_worker_is_tried_twice_more_and_then_recorded(new_study, micro, e
     assert "died 3 times" in study.trials[0].reason
 
 
+def test_a_candidate_that_runs_out_of_memory_is_tried_alone_and_then_infeasible(new_study, micro):
+    study = new_study()
+    searching = searcher(study, micro, budget=4, concurrency=2)
+    first, beside = searching.suggest("a"), searching.suggest("b")
+    memory = {"report": Report({"params": Measurement(1.0)}, outcome="memory", reason="out of memory: 80 GiB")}
+    searching.on_trial_complete("a", memory)
+    assert searching.suggest("c") is None  # until the other one has ended
+    assert study.trials[0].outcome == "running"
+    searching.on_trial_complete("b", complete(micro, beside))
+    assert searching.suggest("d") == first
+    assert searching.suggest("e") is None  # nothing beside it
+    searching.on_trial_complete("d", memory)
+    trial = study.trials[0]
+    assert (trial.outcome, trial.reason) == ("infeasible", "out of memory: 80 GiB, with nothing beside it")
+    assert trial.values == {"params": 1.0}
+    assert not trial.feasible
+    assert [searching.suggest(name)["number"] for name in "fg"] == [2, 3]
+
+
+def test_a_second_chance_alone_may_succeed(new_study, micro):
+    study = new_study()
+    searching = searcher(study, micro, budget=1)
+    config = searching.suggest("a")
+    searching.on_trial_complete("a", {"report": Report(outcome="memory", reason="out of memory")})
+    assert searching.suggest("b") == config
+    searching.on_trial_complete("b", complete(micro, config))
+    assert searching.suggest("c") == searching.FINISHED
+    assert [t.outcome for t in study.trials] == ["complete"]
+
+
+def test_a_run_in_which_nothing_has_memory_enough_is_given_up(new_study, micro):
+    searching = searcher(new_study(), micro, budget=40, concurrency=1)
+    memory = {"report": Report(outcome="memory", reason="out of memory: the batch is too large")}
+    for step in range(15):
+        searching.suggest(f"t{step}")
+        searching.on_trial_complete(f"t{step}", memory)
+    searching.suggest("t15")
+    with pytest.raises(RunError, match="first 8 trials all failed, the last one because: out of memory"):
+        searching.on_trial_complete("t15", memory)
+
+
 def test_a_report_without_a_verdict_is_a_lost_worker(new_study, micro):
     study = new_study()
     searching = searcher(study, micro)
