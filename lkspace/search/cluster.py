@@ -90,8 +90,12 @@ def ray_cluster(scratch: Path, address: str | None, *, cpus: int, gpus: float) -
                 ray.init(address=address, runtime_env=_worker_environment(), **quiet)
         except (ConnectionError, ValueError) as error:
             raise UserError(f"--address {address}: no Ray cluster answers there ({_line(error)})") from None
-        except (Exception, SystemExit) as error:  # its own processes not up in time, on a busy machine, is an exit
-            raise RunError(f"Ray did not start: {_line(error)}; if the machine was busy, try again") from error
+        except Exception as error:
+            raise RunError(f"Ray did not start: {_line(error)}") from error
+        except SystemExit as error:
+            if error.code != 1:  # a signal's
+                raise
+            raise RunError("Ray's processes were not up in time: the machine may be busy, try again") from error
         try:
             with _terminated_like_interrupted():
                 yield
@@ -161,5 +165,5 @@ def _gpu_slots(gpus: float, per_trial: float) -> int:
     return int(gpus) * int(1 / per_trial + 1e-9) if per_trial < 1 else int(gpus // per_trial)
 
 
-def _line(error: BaseException) -> str:
+def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]

@@ -3,7 +3,7 @@ import tempfile
 
 import pytest
 
-from lkspace.errors import UserError
+from lkspace.errors import RunError, UserError
 from lkspace.search import cluster
 
 
@@ -33,3 +33,15 @@ def test_a_client_address_is_refused_with_the_mend(tmp_path):
 )
 def test_a_fraction_of_a_gpu_never_spans_two(gpus, per_trial, slots):
     assert cluster._gpu_slots(gpus, per_trial) == slots
+
+
+@pytest.mark.parametrize(("code", "raised"), [(1, RunError), (15, SystemExit)])
+def test_a_ray_that_exits_while_it_starts_is_told_and_a_signal_is_obeyed(tmp_path, monkeypatch, code, raised):
+    import ray
+
+    def init(**options):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(raised), cluster.ray_cluster(tmp_path, None, cpus=1, gpus=0.0):
+        pass
