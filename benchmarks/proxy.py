@@ -25,12 +25,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from scipy.stats import kendalltau
 
 from lkspace.data import digits
 from lkspace.kernels import isa
 from lkspace.nets import flops, params
 from lkspace.processor import processor_name
+from lkspace.ranking import kendall_tau, tau_interval
 from lkspace.scores.accuracy import training
 from lkspace.scores.memory import keep_freed_memory
 from lkspace.scores.score import Setting
@@ -189,24 +189,20 @@ def report(record: dict[str, Any], found: list[Architecture], setting: Setting) 
     if len(long) >= 3:
         proxy = np.array([[r["accuracy"] for r in short[a]] for a in long])
         longer = np.array([r["accuracy"] for r in long.values()])
-        low, high = interval(proxy.mean(1), longer)
-        single = np.mean([kendalltau(proxy[:, i], longer).statistic for i in range(len(SEEDS))])
+        low, high = tau_interval(proxy.mean(1), longer, RESAMPLES) or (np.nan, np.nan)
+        single = np.mean([_tau(proxy[:, i], longer) for i in range(len(SEEDS))])
         lines.append(
             f"Kendall's tau between the proxy (mean of seeds) and a training five times as long"
             f" ({len(long)} architectures):"
-            f" **{kendalltau(proxy.mean(1), longer).statistic:.2f}**, 95 % interval {low:.2f} to {high:.2f}"
+            f" **{_tau(proxy.mean(1), longer):.2f}**, 95 % interval {low:.2f} to {high:.2f}"
             f" (bootstrap over architectures); of one seed, as a search sees it, {single:.2f} on average."
         )
     return "\n".join(lines)
 
 
-def interval(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval of tau-b over resampled architectures; resamples of one value are left out."""
-    rng = np.random.default_rng(0)
-    picks = rng.integers(0, len(a), (RESAMPLES, len(a)))
-    taus = [kendalltau(a[pick], b[pick]).statistic for pick in picks]
-    low, high = np.nanpercentile(taus, [2.5, 97.5])
-    return float(low), float(high)
+def _tau(a: np.ndarray, b: np.ndarray) -> float:
+    tau = kendall_tau(a, b)
+    return np.nan if tau is None else tau
 
 
 def main() -> None:

@@ -202,7 +202,7 @@
     $("tiles").replaceChildren(...tiles);
     if (data.scores.some((s) => s.name === "accuracy")) {
       $("note").hidden = false;
-      const trust = data.trust ? `Verified: ${data.trust.text}.` : "It was not verified by longer ones: lkspace verify does that.";
+      const trust = data.trust ? `Verified: ${data.trust}.` : "It was not verified by longer ones: lkspace verify does that.";
       $("note").textContent = `Accuracy here is that of a short proxy training: it ranks candidates and promises nothing beyond. ${trust}`;
     }
     const swatch = (symbol) => draw("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" }, symbol);

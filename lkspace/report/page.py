@@ -73,7 +73,7 @@ def page_data(study: Study) -> dict[str, Any]:
         "constraints": [str(b) for b in plan.constraints],
         "trials": [_trial(plan, names, t, t.number in front) for t in trials],
         "hypervolume": study.hypervolume(),
-        "trust": _trust(study),
+        "trust": None if (found := study.trust()) is None else found.text,
         "history": study.hypervolume_history(),
         "counts": study.counts(),
         "run": _run(plan, trials) + ([("latency table", table)] if (table := study.latency_table) else []),
@@ -157,24 +157,6 @@ def _setting(setting: Mapping[str, Any]) -> dict[str, str]:
         "proxy training": f"{setting.get('epochs')} epochs, batch {setting.get('batch')}, rate {setting.get('rate')}",
         "latency": f"batch {setting.get('latency_batch')}, {setting.get('latency_dtype')},"
         f" threads {setting.get('latency_threads')}",
-    }
-
-
-def _trust(study: Study) -> dict[str, Any] | None:
-    """What longer trainings say of the proxy."""
-    plan, found = study.plan, study.trust()
-    if found is None:
-        return None
-    return {
-        "text": found.text,
-        "candidates": [
-            {
-                "number": c.number,
-                "longer": shown(plan, "accuracy", c.mean),
-                "membership": None if c.membership is None else f"{c.membership:.0%}",
-            }
-            for c in found.candidates
-        ],
     }
 
 

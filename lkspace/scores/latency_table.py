@@ -23,6 +23,7 @@ import lkspace
 from lkspace import kernels, nets
 from lkspace.folders import cache_folder
 from lkspace.nets.family import Part
+from lkspace.ranking import kendall_tau
 from lkspace.replacing import replacing
 from lkspace.scores import timing
 from lkspace.scores.latency import DTYPES, LAYOUTS, PATIENCE, device_name, only_threads
@@ -162,18 +163,15 @@ def agreement(pairs: Iterable[tuple[float, float]]) -> Agreement | None:
     rows = rows[np.isfinite(rows).all(axis=1)]
     if len(rows) < 3:
         return None
-    from scipy.stats import kendalltau
-
     sums, measured = rows.T
     factor = float(np.median(measured / sums))
     errors = np.abs(factor * sums / measured - 1)
-    tau = float(kendalltau(sums, measured).statistic)
     return Agreement(
         len(rows),
         factor,
         float(np.median(errors)),
         float(np.percentile(errors, 95)),
-        tau if math.isfinite(tau) else None,
+        kendall_tau(sums, measured),
     )
 
 

@@ -41,7 +41,7 @@ class Suggestion:
     bounds: Sequence[Bound] = ()
 
 
-USE_ESTIMATES = ("pareto",)  # the samplers that look at estimates, which cost a minute to have
+USE_ESTIMATES = ("pareto",)  # the samplers that look at estimates, which take time to have
 # What an entry of lkspace.registry.samplers is.
 MakeSampler = Callable[[Suggestion], BaseSampler]
 

@@ -6,10 +6,22 @@ from typing import Any
 
 from ray import tune
 
+from lkspace.scores.score import Setting
 from lkspace.search.evaluate import Job, Report, evaluate
 from lkspace.space.architecture import Architecture
 
 NUMBER, ARCHITECTURE, REPORT = "number", "architecture", "report"  # keys of what goes in and comes out
+
+
+def prepare_process(setting: Setting) -> None:
+    """Threads and memory of a process that trains."""
+    import torch
+
+    from lkspace.scores.memory import keep_freed_memory
+
+    torch.set_num_threads(setting.threads)
+    if setting.device == "cpu":
+        keep_freed_memory()
 
 
 class Candidate(tune.Trainable):
@@ -18,13 +30,7 @@ class Candidate(tune.Trainable):
     def setup(self, config: dict[str, Any], job: Job | None = None) -> None:
         """Once an actor: threads and memory, then the first candidate. The job comes by `tune.with_parameters`."""
         assert job is not None
-        import torch
-
-        from lkspace.scores.memory import keep_freed_memory
-
-        torch.set_num_threads(job.setting.threads)
-        if job.setting.device == "cpu":
-            keep_freed_memory()
+        prepare_process(job.setting)
         self._job = job
         self._reports = self._begin(config)
 

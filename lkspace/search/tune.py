@@ -114,16 +114,22 @@ def measure(name: str, architecture: Architecture, setting: Setting, gpus: float
     here: in this process, which has imported everything already; else in a worker with a trial's resources.
     Raises RunError if the measurement cannot be had.
     """
+    if here:
+        return _measure(name, architecture.to_json(), setting)
+    worker = ray.remote(_measure).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)
+    called = worker.remote(name, architecture.to_json(), setting)
+    result: Measurement = result_of(called, f"{name} of {architecture.id} cannot be measured")
+    return result
+
+
+def result_of(called: Any, failing: str) -> Any:
+    """What a call in a worker gave; RunError that begins with `failing` if it raised or its worker died."""
     try:
-        if here:
-            return _measure(name, architecture.to_json(), setting)
-        worker = ray.remote(_measure).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)
-        result: Measurement = ray.get(worker.remote(name, architecture.to_json(), setting))
-        return result
+        return ray.get(called)
     except ray.exceptions.RayTaskError as error:
-        raise RunError(f"{name} of {architecture.id} cannot be measured: {error.cause}") from error
+        raise RunError(f"{failing}: {error.cause}") from error
     except ray.exceptions.RayError as error:
-        raise RunError(f"{name} of {architecture.id} cannot be measured: its worker died") from error
+        raise RunError(f"{failing}: its worker died") from error
 
 
 def latency_table(
@@ -134,16 +140,11 @@ def latency_table(
     here: as for `measure`; only then `progress` is called, with (parts done, parts in all).
     Raises RunError if the table cannot be had.
     """
-    try:
-        if here:
-            return _filled(space, setting, progress)
-        worker = ray.remote(_filled).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)
-        table: LatencyTable = ray.get(worker.remote(space, setting))
-        return table
-    except ray.exceptions.RayTaskError as error:
-        raise RunError(f"no latency table: {error.cause}") from error
-    except ray.exceptions.RayError as error:
-        raise RunError("no latency table: its worker died") from error
+    if here:
+        return _filled(space, setting, progress)
+    worker = ray.remote(_filled).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)
+    table: LatencyTable = result_of(worker.remote(space, setting), "no latency table")
+    return table
 
 
 def _filled(space: SearchSpace, setting: Setting, progress: Progress | None = None) -> LatencyTable:

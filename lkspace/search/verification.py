@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from lkspace.data import load
-from lkspace.errors import RunError, UserError
+from lkspace.errors import UserError
 from lkspace.scores.score import Diverged, Setting
 from lkspace.search.cluster import cores, ray_cluster, scratch_folder, trial_slots
 from lkspace.search.driver import Interrupted
@@ -114,6 +114,8 @@ def _train(
     """The trainings that are not there yet, so many at a time."""
     import ray
 
+    from lkspace.search.tune import result_of
+
     waiting, done = list(missing), 0
     running: dict[ray.ObjectRef[Longer], int] = {}
     with bar(console, "training longer") as progress:
@@ -126,25 +128,16 @@ def _train(
                 progress(done, len(missing))
             (ended,), _ = ray.wait(list(running), num_returns=1)
             number = running.pop(ended)
-            try:
-                study.trained_longer(number, ray.get(ended))
-            except ray.exceptions.RayTaskError as error:
-                raise RunError(f"trial {number} cannot be trained longer: {error.cause}") from error
-            except ray.exceptions.RayError as error:
-                raise RunError(f"trial {number} cannot be trained longer: its worker died") from error
+            study.trained_longer(number, result_of(ended, f"trial {number} cannot be trained longer"))
             done += 1
 
 
 def _longer(architecture: str, setting: Setting) -> Longer:
     """One training, in a worker."""
-    import torch
-
     from lkspace.scores.accuracy import Accuracy
-    from lkspace.scores.memory import keep_freed_memory
+    from lkspace.search.trainable import prepare_process
 
-    torch.set_num_threads(setting.threads)
-    if setting.device == "cpu":
-        keep_freed_memory()
+    prepare_process(setting)
     start = time.perf_counter()
     accuracy: float | None
     try:

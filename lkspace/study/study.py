@@ -161,7 +161,10 @@ class Study:
 
     def trust(self) -> Trust | None:
         """What longer trainings say of the proxy; None if there were none."""
-        return trust(self.objectives, self.trials, {t.number for t in self.front()}, self.longer())
+        longer = self.longer()
+        if not longer:  # most runs: their tables need not be read again for that
+            return None
+        return trust(self.objectives, self.trials, {t.number for t in self.front()}, longer)
 
     @property
     def latency_table(self) -> str:

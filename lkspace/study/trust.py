@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lkspace.ranking import kendall_tau, tau_interval
 from lkspace.study.pareto import non_dominated
 from lkspace.study.record import Objective, Trial
 
 RESAMPLES = 2000
+_FEWEST = 5  # candidates of which resamples tell anything
 _HALF_95 = 1.96  # standard deviations from the middle of a normal distribution's 95 % interval to its end
 
 
@@ -80,12 +81,12 @@ def trust(
 
     trials: at least those in `longer`. front: numbers of the run's front.
     """
-    lengths = [run.epochs for runs in longer.values() for run in runs]
-    if not lengths:
+    longest = max((run.epochs for runs in longer.values() for run in runs), default=None)
+    if longest is None:
         return None
     found = {}
     for trial in trials:
-        runs = [run for run in longer.get(trial.number, ()) if run.epochs == max(lengths)]
+        runs = [run for run in longer.get(trial.number, ()) if run.epochs == longest]
         accuracies = tuple(run.accuracy for run in sorted(runs, key=lambda r: r.seed) if run.accuracy is not None)
         if accuracies and "accuracy" in trial.values:
             found[trial.number] = (trial, accuracies)
@@ -104,29 +105,10 @@ def trust(
         )
         for (number, (trial, accuracies)), chance in zip(found.items(), chances, strict=True)
     )
-    pairs = np.array([(c.proxy, c.mean) for c in candidates]).reshape(-1, 2)
+    proxies, means = np.array([c.proxy for c in candidates]), np.array([c.mean for c in candidates])
+    interval = tau_interval(proxies, means, RESAMPLES) if len(candidates) >= _FEWEST else None
     seeds = max((len(c.accuracies) for c in candidates), default=0)
-    return Trust(max(lengths), seeds, candidates, kendall_tau(pairs), _interval(pairs), deviation)
-
-
-def kendall_tau(pairs: npt.NDArray[np.float64]) -> float | None:
-    """Tau-b of (n, 2); None for fewer than three pairs or if one side is constant (Kendall, 1945)."""
-    if len(pairs) < 3:
-        return None
-    upper = np.triu_indices(len(pairs), 1)
-    signs = [np.sign(column[:, None] - column[None])[upper] for column in pairs.T]
-    weight = math.sqrt(float((signs[0] ** 2).sum() * (signs[1] ** 2).sum()))
-    return float((signs[0] * signs[1]).sum() / weight) if weight else None
-
-
-def _interval(pairs: npt.NDArray[np.float64]) -> tuple[float, float] | None:
-    """95 % percentile interval of tau over resampled candidates; resamples that have none are left out."""
-    rng = np.random.default_rng(0)
-    if len(pairs) < 5:
-        return None
-    taus = [kendall_tau(pairs[rng.integers(len(pairs), size=len(pairs))]) for _ in range(RESAMPLES)]
-    low, high = np.percentile([t for t in taus if t is not None] or [math.nan], [2.5, 97.5])
-    return (float(low), float(high)) if math.isfinite(low) else None
+    return Trust(longest, seeds, candidates, kendall_tau(proxies, means), interval, deviation)
 
 
 def _memberships(
