@@ -1,19 +1,25 @@
 """How well a latency table of parts tells the latency of whole networks that a space has.
 
-    python benchmarks/latency_table.py [--space replknet-tiny] [--networks 50]
+    python benchmarks/latency_table.py [--space replknet-tiny] [--networks 50] [--rounds 3]
 
-Times every distinct part anew in an empty cache, then measures random networks whole. The errors are those of the
-sums times one factor, the median of measured over sum; a search gets it from the trials before.
+Times every distinct part anew in an empty cache, then measures random networks whole, all of them once, then all
+again. The errors are those of the sums times one factor, the median of measured over sum; a search gets it from the
+trials before. The second round against the first says how far the machine agrees with itself: no table can do better.
 """
 
 import argparse
 import dataclasses
+import itertools
 import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from interleaved import circumstances, write
 
+from lkspace import registry
+from lkspace.scores.latency_table import Agreement, agreement
 from lkspace.search import profile
 from lkspace.space.search_space import SearchSpace
 
@@ -22,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--space", default="replknet-tiny")
     parser.add_argument("--networks", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -29,12 +36,43 @@ def main() -> None:
     space = SearchSpace.load(options.space)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        parts = profile(space, {"cache": Path(folder)}).parts
+        profiled = profile(space, {"cache": Path(folder)})
         seconds = time.perf_counter() - start
-        checked = profile(space, {"cache": Path(folder)}, check=options.networks, seed=options.seed).checked
-    assert checked is not None
-    print(f"{parts} parts in {seconds:.0f} s; {checked.text}")
-    write(options.out, {**head, "parts": parts, "seconds": seconds, **dataclasses.asdict(checked)})
+        print(f"{profiled.parts} parts in {seconds:.0f} s", flush=True)
+    table = profiled.table
+    rng = np.random.default_rng(options.seed)
+    networks = [space.sample(rng) for _ in range(options.networks)]
+    sums = np.array([table.sum(network) for network in networks])
+    latency = registry.scores.get("latency")
+    rounds = []
+    for _ in range(options.rounds):
+        rounds.append([[*latency.measure(network, table.setting)][-1].value for network in networks])
+        print(f"round {len(rounds)}: {_agreement(sums, rounds[-1]).text}", flush=True)
+    middle = np.median(rounds, axis=0)
+    of_table = _agreement(sums, middle)
+    print(f"medians of the rounds: {of_table.text}")
+    itself = [_agreement(a, b) for a, b in itertools.pairwise(rounds)]
+    for found in itself:
+        print(f"a round against the next: {found.text}")
+    write(
+        options.out,
+        {
+            **head,
+            "parts": profiled.parts,
+            "seconds": seconds,
+            "networks": len(networks),
+            "milliseconds": [float(middle.min()), float(np.median(middle)), float(middle.max())],
+            "rounds": [dataclasses.asdict(_agreement(sums, measured)) for measured in rounds],
+            "medians_of_rounds": dataclasses.asdict(of_table),
+            "round_against_the_next": [dataclasses.asdict(found) for found in itself],
+        },
+    )
+
+
+def _agreement(expected: npt.ArrayLike, measured: npt.ArrayLike) -> Agreement:
+    found = agreement(zip(np.asarray(expected), np.asarray(measured), strict=True))
+    assert found is not None
+    return found
 
 
 if __name__ == "__main__":

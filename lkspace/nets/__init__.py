@@ -9,7 +9,7 @@ from lkspace.nets.family import Cost, Form, Part
 from lkspace.registry import families
 from lkspace.space.architecture import Architecture
 
-__all__ = ["Cost", "Form", "Part", "build", "costs", "flops", "params", "parts", "reference"]
+__all__ = ["Cost", "Form", "Part", "activations", "build", "costs", "flops", "params", "parts", "reference"]
 
 
 def build(architecture: Architecture, classes: int = 1000, drop_path: float = 0.0) -> nn.Module:
@@ -44,6 +44,11 @@ def flops(
 ) -> int:
     """Multiply-adds of convolutions and linear layers for one image, as the papers count FLOPs."""
     return sum(cost.macs for cost in costs(architecture, size, classes, form))
+
+
+def activations(architecture: Architecture, size: int = 224, classes: int = 1000) -> int:
+    """How many numbers a training step keeps of one image of `size` pixels a side for its gradients."""
+    return cast(int, families.get(architecture.family).activations(architecture, size=size, classes=classes))
 
 
 def parts(architecture: Architecture, size: int = 224, classes: int = 1000) -> list[Part]:

@@ -72,6 +72,10 @@ class Family(Protocol):
         """Costs of all parts by arithmetic, without building anything; "folded": every batch norm folded."""
         ...
 
+    def activations(self, architecture: Architecture, *, size: int, classes: int) -> int:
+        """How many numbers a training step keeps of one image for its gradients, without building anything."""
+        ...
+
     def parts(self, architecture: Architecture, *, size: int, classes: int) -> list[Part]:
         """What one image passes through, one after the other, without building anything; blocks as often as they are.
 

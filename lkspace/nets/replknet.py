@@ -4,6 +4,8 @@ State-dict names, order of construction (so that a seed gives the same initial w
 of the authors' release. Beyond it: re-param kernel and shortcut per stage, stem stride 2 or 1, folded norms.
 """
 
+import itertools
+import operator
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Self
 
@@ -70,6 +72,12 @@ class RepLKBlock(nn.Module):
         yield from large_kernel_costs(hidden, kernel, reparam, pixels, form)
         yield "pointwise", *convolution_cost(hidden, channels, 1, pixels, form)
 
+    @staticmethod
+    def activations(channels: int, hidden: int, reparam: int | None) -> int:
+        """Numbers that a training step keeps of one pixel, the block's output among them."""
+        # What each norm, convolution and ReLU needs for its gradients: inputs of the first two, outputs of the last.
+        return 3 * channels + (4 if reparam is None else 5) * hidden
+
 
 class ConvFFN(nn.Module):
     """Batch norm, 1x1 up to `hidden`, GELU, 1x1 down, plus the input."""
@@ -100,6 +108,11 @@ class ConvFFN(nn.Module):
             yield "norm", 2 * channels, 0
         yield "ffn", *convolution_cost(channels, hidden, 1, pixels, form)
         yield "ffn", *convolution_cost(hidden, channels, 1, pixels, form)
+
+    @staticmethod
+    def activations(channels: int, hidden: int) -> int:
+        """Numbers that a training step keeps of one pixel, the block's output among them."""
+        return 3 * channels + 3 * hidden
 
 
 class Stage(nn.Module):
@@ -137,6 +150,13 @@ class Stage(nn.Module):
         n = architecture.blocks[stage]
         for kind, (params, macs) in kinds.items():
             yield Cost(f"stages.{stage}", kind, n * params, n * macs)
+
+    @staticmethod
+    def activations(architecture: Architecture, stage: int) -> int:
+        """Numbers that a training step keeps of one pixel."""
+        channels, lk_hidden, ffn_hidden = _widths(architecture, stage)
+        block = RepLKBlock.activations(channels, lk_hidden, architecture.reparam[stage])
+        return architecture.blocks[stage] * (block + ConvFFN.activations(channels, ffn_hidden))
 
 
 @families.register("replknet")
@@ -221,6 +241,20 @@ class RepLKNet(nn.Module):
             costs.append(Cost("norm", "norm", 2 * channels[-1], 0))
         costs.append(Cost("head", "head", (channels[-1] + 1) * classes, channels[-1] * classes))
         return costs
+
+    @staticmethod
+    def activations(architecture: Architecture, *, size: int, classes: int = 1000) -> int:
+        """Numbers that a training step keeps of one image for its gradients, by arithmetic."""
+        channels = architecture.channels
+        pixels = [side**2 for side in architecture.map_sizes(size)]
+        kept = 3 * size**2
+        for stride in itertools.accumulate(_STEM_STRIDES[architecture.stem_stride], operator.mul):
+            kept += 2 * channels[0] * (-(-size // stride)) ** 2
+        for stage in range(architecture.stages):
+            kept += pixels[stage] * Stage.activations(architecture, stage)
+            if stage + 1 < architecture.stages:
+                kept += 2 * channels[stage + 1] * (pixels[stage] + pixels[stage + 1])
+        return kept + channels[-1] + classes
 
     @staticmethod
     def parts(architecture: Architecture, *, size: int, classes: int = 1000) -> list[Part]:

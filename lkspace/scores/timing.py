@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 # Tuned on two cores of a shared virtual machine with other work beside (benchmarks/latency.py shows the outcome).
-TOLERANCE = 1.05  # sentinels slower than their best by more than this mark a disturbed pass
+TOLERANCE = 1.15  # sentinels slower than their best by more than this mark a disturbed pass
 PRECISION = 0.01  # half the interval's width over the median at which it is narrow
 SHORTEST = 0.6  # seconds: a slow spell is often longer than what a narrow interval would need
 LIMIT = 1.5  # seconds after which the interval is taken as it is

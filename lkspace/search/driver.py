@@ -25,6 +25,7 @@ from lkspace.search.progress import Display, bar, counted
 from lkspace.search.propose import Proposer
 from lkspace.search.reference import reference_point
 from lkspace.search.request import Request, request
+from lkspace.search.room import Room
 from lkspace.search.samplers import USE_ESTIMATES
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
@@ -206,7 +207,15 @@ class _Search:
         stopping = None
         if request.early_stopping == "halving":
             stopping = Stopping(request.objectives, request.setting.epochs, study.trials)
-        searcher = StudySearcher(study, proposer, display, budget=request.budget, concurrency=slots, stopping=stopping)
+        searcher = StudySearcher(
+            study,
+            proposer,
+            display,
+            budget=request.budget,
+            concurrency=slots,
+            stopping=stopping,
+            room=self._room(slots),
+        )
         job = Job(request.setting, request.scores, request.constraints, self.folder)
         with display.shown():
             run_trials(searcher, job, slots, request.setting.threads, self.gpus, scratch)
@@ -220,6 +229,13 @@ class _Search:
         if table is not None and (found := _agreement(table, study)) is not None:
             study.set_latency_table(found.text)
             self._say(f"latency table: {found.text}")
+
+    def _room(self, slots: int) -> Room | None:
+        """Memory that trainings share; None where there are none, or on machines of a cluster, which nobody asked."""
+        if "accuracy" not in self.request.scores or self.address is not None:
+            return None
+        beside = min(slots, max(1, int(1 / self.gpus + 1e-9))) if self.gpus else slots
+        return Room.of(self.request.setting, beside)
 
     def _latency_table(self) -> LatencyTable | None:
         """What the sampler knows of latency before it is measured; None if it has no use for it."""

@@ -19,6 +19,7 @@ from lkspace.search.evaluate import Report
 from lkspace.search.files import write_bytes
 from lkspace.search.progress import Display
 from lkspace.search.propose import Proposer
+from lkspace.search.room import Room
 from lkspace.search.stopping import Stopping
 from lkspace.search.trainable import ARCHITECTURE, NUMBER, REPORT
 from lkspace.space.architecture import Architecture
@@ -40,7 +41,8 @@ class StudySearcher(Searcher):
     """Hands out `budget` trials in all, `concurrency` at a time; those that a killed driver left running first.
 
     A trial of Tune's is one attempt; a trial of the study whose worker died is handed out again, up to three times, the
-    last time alone. One whose memory was too small is tried once more, alone, and is then recorded as infeasible.
+    last time alone. One whose memory was too small is tried once more, alone, and is then recorded as infeasible; so is
+    one, without a try, of which `room` says that it cannot fit.
     error: what ended the run early, to be raised by the caller; Tune would wrap it. exhausted: the space has no
     untried architecture left. stopping: decides which trainings end early; None if none do.
     """
@@ -54,6 +56,7 @@ class StudySearcher(Searcher):
         budget: int,
         concurrency: int,
         stopping: Stopping | None = None,
+        room: Room | None = None,
     ) -> None:
         super().__init__()
         self._study = study
@@ -62,7 +65,8 @@ class StudySearcher(Searcher):
         self._budget = budget
         self._concurrency = concurrency
         self._folder = study.folder or Path.cwd()
-        self._waiting = deque(_Attempt(t.number, t.architecture, 1) for t in study.pending())
+        self._memory = room
+        self._waiting = deque(self._first(t.number, t.architecture) for t in study.pending())
         self._running: dict[str, _Attempt] = {}
         self._stopping = stopping
         self._stopped: dict[str, str] = {}  # attempts that are told to end, and why
@@ -75,13 +79,16 @@ class StudySearcher(Searcher):
         """The next trial's config, None to be asked again later, FINISHED when all have ended."""
         if self.error is not None:
             return str(self.FINISHED)
-        if len(self._running) >= self._concurrency or not self._room():
+        if len(self._running) >= self._concurrency or not self._may_start():
             return None
         with self._kept():
             attempt = self._waiting.popleft() if self._waiting else self._new()
             if attempt is None:
                 # Not yet FINISHED while trials run: one whose worker dies must be handed out again.
                 return None if self._running else str(self.FINISHED)
+            if attempt.alone and self._running:
+                self._waiting.appendleft(attempt)
+                return None
             self._running[trial_id] = attempt
             self._display.started(attempt.number, attempt.architecture)
             return {NUMBER: attempt.number, ARCHITECTURE: attempt.architecture.to_json()}
@@ -118,7 +125,7 @@ class StudySearcher(Searcher):
             elif report.outcome == "memory" and not attempt.alone:
                 self._waiting.append(replace(attempt, count=attempt.count + 1, alone=True))
             else:
-                self._finish(attempt.number, report)
+                self._finish(attempt.number, replace(report, reason=_reason(report)))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is the record."""
@@ -129,19 +136,28 @@ class StudySearcher(Searcher):
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: the study is the record."""
 
-    def _room(self) -> bool:
+    def _may_start(self) -> bool:
         """Whether another trial may run beside those that do."""
         next_alone = bool(self._waiting) and self._waiting[0].alone
         return not self._running or not (next_alone or any(a.alone for a in self._running.values()))
 
     def _new(self) -> _Attempt | None:
-        if self._proposer.trials >= self._budget or self.exhausted:
-            return None
-        started = self._proposer.start()
-        if started is None:
-            self.exhausted = True
-            return None
-        return _Attempt(*started, count=1)
+        while self._proposer.trials < self._budget and not self.exhausted:
+            started = self._proposer.start()
+            if started is None:
+                self.exhausted = True
+            elif (reason := self._too_large(started[1])) is None:
+                return self._first(*started)
+            else:
+                self._finish(started[0], Report(outcome="memory", reason=reason))
+        return None
+
+    def _first(self, number: int, architecture: Architecture) -> _Attempt:
+        alone = self._memory is not None and not self._memory.shares(architecture)
+        return _Attempt(number, architecture, 1, alone)
+
+    def _too_large(self, architecture: Architecture) -> str | None:
+        return None if self._memory is None else self._memory.objection(architecture)
 
     def _lost(self, attempt: _Attempt) -> None:
         """The worker died, or Tune could not start one."""
@@ -159,7 +175,7 @@ class StudySearcher(Searcher):
             outcome, reason = "failed", f"no {missing[0]} was reported"
         in_vain = outcome in ("failed", "memory")
         if outcome == "memory":
-            outcome, reason = "infeasible", f"{reason}, with nothing beside it"
+            outcome = "infeasible"
         for name, content in report.files.items():
             write_bytes(self._folder / "trials" / str(number) / name, content)
         self._study.finish(number, outcome, reason, report.measurements, report.curve, report.seconds)
@@ -185,3 +201,7 @@ class StudySearcher(Searcher):
         except Exception as error:
             self.error = error
             raise
+
+
+def _reason(report: Report) -> str:
+    return f"{report.reason}, with nothing beside it" if report.outcome == "memory" else report.reason

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 
 from lkspace import nets
@@ -64,6 +66,31 @@ def test_arithmetic_equals_fvcore_and_the_built_network(architecture, size, clas
             network.deploy(fold_batch_norms=form == "folded")
         assert nets.params(architecture, classes, form) == sum(p.numel() for p in network.parameters())
         assert nets.flops(architecture, size, classes, form) == counted_flops(network, size)
+
+
+def bytes_kept(architecture, size, classes, batch):
+    """What autograd keeps of a step, each storage once, parameters left out; nothing is computed."""
+    kept = {}
+    with torch.device("meta"):
+        network = nets.build(architecture, classes).train()
+        images, labels = torch.empty(batch, 3, size, size), torch.empty(batch, dtype=torch.long)
+
+    def keep(tensor):
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        F.cross_entropy(network(images), labels)
+    own = {p.untyped_storage()._cdata for p in network.parameters()}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own)
+
+
+@given(architectures(), st.integers(1, 40), st.integers(1, 12))
+@settings(max_examples=20, deadline=None)
+def test_activations_are_what_autograd_keeps_of_one_image(architecture, size, classes):
+    one, two, three = (bytes_kept(architecture, size, classes, batch) for batch in (1, 2, 3))
+    label = 8  # an int64
+    assert two - one == three - two == 4 * nets.activations(architecture, size, classes) + label
 
 
 def test_parts_are_state_dict_prefixes_and_count_their_own_parameters():

@@ -1,9 +1,34 @@
-"""Memory that is freed stays with the process: asked of one that does nothing else."""
+"""What a training needs, against a process that trains; and memory that is freed stays with it."""
 
 import subprocess
 import sys
 
 import pytest
+
+from lkspace.scores.memory import device_bytes, training_bytes
+from lkspace.scores.score import Setting
+from lkspace.space.architecture import Architecture
+from lkspace.space.search_space import SearchSpace
+
+GROWTH = """
+import sys, torch
+import torch.nn.functional as F
+from lkspace import nets
+from lkspace.space.architecture import Architecture
+torch.set_num_threads(1)
+network = nets.build(Architecture.from_json(sys.argv[1]), classes=10).train().to(memory_format=torch.channels_last)
+optimizer = torch.optim.AdamW(network.parameters())
+def peak():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
+def step(batch):
+    F.cross_entropy(network(torch.randn(batch, 3, 64, 64)), torch.zeros(batch, dtype=torch.long)).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+step(1)
+before = peak()
+step(256)
+print(peak() - before)
+"""
 
 STEPS = """
 import resource, sys
@@ -32,3 +57,23 @@ def faults(mode: str) -> int:
 
 def test_a_step_takes_no_new_pages_once_the_memory_is_there() -> None:
     assert faults("kept") < 500 < faults("given back")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+def test_a_training_needs_no_less_than_is_said_and_not_twice_as_much() -> None:
+    architecture: Architecture = SearchSpace.load("replknet-tiny").reference_points[0]
+    command = [sys.executable, "-c", GROWTH, architecture.to_json()]
+    grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    one, many = (training_bytes(architecture, Setting("digits", 64, 10, batch=batch)) for batch in (1, 256))
+    assert many - one <= grown <= 2 * (many - one)
+
+
+def test_half_of_the_maps_on_a_gpu() -> None:
+    architecture = SearchSpace.load("replknet-tiny").reference_points[0]
+    cpu, gpu = (training_bytes(architecture, Setting("digits", 64, 10, device=d)) for d in ("cpu", "cuda"))
+    assert cpu / 2 < gpu < cpu
+
+
+def test_this_machine_has_memory() -> None:
+    found = device_bytes("cpu")
+    assert found is None or found > 2**28

@@ -5,11 +5,13 @@ from optuna.exceptions import StorageInternalError
 
 from lkspace import registry
 from lkspace.errors import RunError
+from lkspace.scores.memory import training_bytes
 from lkspace.scores.score import Measurement, Setting
 from lkspace.search.candidates import Candidates, cheap_scores
 from lkspace.search.evaluate import Report
 from lkspace.search.progress import Display
 from lkspace.search.propose import Proposer
+from lkspace.search.room import Room
 from lkspace.search.searcher import StudySearcher
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
@@ -18,10 +20,11 @@ from lkspace.study import Study
 SETTING = Setting(data="digits", size=32, classes=10)
 
 
-def searcher(study, space, budget=6, concurrency=2):
+def searcher(study, space, budget=6, concurrency=2, room=None):
     candidates = Candidates(space, cheap_scores(space, SETTING, []), [], [t.id for t in study.trials])
     proposer = Proposer(study, candidates, registry.samplers.get("random"), 0, budget)
-    return StudySearcher(study, proposer, Display(study, budget, None, 1), budget=budget, concurrency=concurrency)
+    display = Display(study, budget, None, 1)
+    return StudySearcher(study, proposer, display, budget=budget, concurrency=concurrency, room=room)
 
 
 def complete(space, config):
@@ -114,6 +117,33 @@ def test_a_candidate_that_runs_out_of_memory_is_tried_alone_and_then_infeasible(
     assert trial.values == {"params": 1.0}
     assert not trial.feasible
     assert [searching.suggest(name)["number"] for name in "fg"] == [2, 3]
+
+
+def test_what_cannot_fit_the_device_is_infeasible_without_a_try(new_study, micro):
+    study = new_study()
+    needs = sorted(training_bytes(a, SETTING) for a in micro.enumerate())
+    searching = searcher(study, micro, budget=30, room=Room(SETTING, needs[len(needs) // 2], 1))
+    tried = []
+    while (config := searching.suggest(f"t{len(tried)}")) != searching.FINISHED:
+        searching.on_trial_complete(f"t{len(tried)}", complete(micro, config))
+        tried.append(config["number"])
+    refused = [t for t in study.trials if t.outcome == "infeasible"]
+    assert len(tried) + len(refused) == 30
+    assert len(refused) > 3
+    assert {t.number for t in refused}.isdisjoint(tried)
+    assert all(training_bytes(t.architecture, SETTING) > needs[len(needs) // 2] for t in refused)
+    assert refused[0].reason.startswith("its training needs at least ")
+
+
+def test_what_fits_the_device_but_not_beside_another_runs_alone(new_study, micro):
+    study = new_study()
+    largest = max(training_bytes(a, SETTING) for a in micro.enumerate())
+    searching = searcher(study, micro, budget=3, concurrency=2, room=Room(SETTING, largest, 1000))
+    first = searching.suggest("a")
+    assert searching.suggest("b") is None
+    searching.on_trial_complete("a", complete(micro, first))
+    assert searching.suggest("c")["number"] == 1
+    assert searching.suggest("d") is None
 
 
 def test_a_second_chance_alone_may_succeed(new_study, micro):
