@@ -1,8 +1,9 @@
 """Does the default proxy tell architectures apart, and as a longer training would?
 
-Trains 12 architectures of replknet-tiny - its reference points, then a seeded uniform sample - with three seeds each
-(data, initial weights, order), and once five times as long. Prints accuracy, the spread between architectures over
-the spread between seeds, and Kendall's tau between proxy and long training with an interval by bootstrap.
+Trains 12 architectures of replknet-tiny - its reference points, then random ones in which every choice of the space is
+about equally often - with three seeds each (data, initial weights, order), and once five times as long. Prints
+accuracy, the spread between architectures over the spread between seeds, and Kendall's tau between proxy and long
+training with an interval by bootstrap.
 
     python benchmarks/proxy.py --minutes 4      # again and again: goes on where it stopped, prints what there is
     python benchmarks/proxy.py --size 128 --device cuda --workers 4 --out benchmarks/results/proxy_128.json
@@ -11,6 +12,7 @@ Every result is appended to benchmarks/results/proxy.json at once; the table is 
 """
 
 import argparse
+import collections
 import dataclasses
 import json
 import os
@@ -41,19 +43,28 @@ from lkspace.space.search_space import SearchSpace
 SPACE, DATA = "replknet-tiny", "digits"
 ARCHITECTURES, SEEDS, LONGER = 12, (0, 1, 2), 5
 RESULTS = Path(__file__).parent / "results" / "proxy.json"
+CANDIDATES = 200
 RESAMPLES = 10_000
 Run = tuple[str, int, int]  # architecture id, seed, epochs
 
 
 def chosen(space: SearchSpace) -> list[Architecture]:
-    """The reference points, filled up with a uniform sample that one seed decides; no architecture twice."""
+    """The reference points, filled up so that every choice of every variable is taken about equally often.
+
+    One at a time the first of many random candidates whose choices are the rarest so far; one seed decides.
+    """
     rng = np.random.default_rng(0)
     found = list(space.reference_points)
     while len(found) < ARCHITECTURES:
-        candidate = space.sample(rng)
-        if candidate not in found:
-            found.append(candidate)
+        taken = collections.Counter(pair for a in found for pair in _choices(space, a))
+        candidates = [space.sample(rng) for _ in range(CANDIDATES)]
+        rarity = [sum(taken[pair] for pair in _choices(space, a)) for a in candidates]
+        found.append(candidates[int(np.argmin(rarity))])
     return found
+
+
+def _choices(space: SearchSpace, architecture: Architecture) -> list[tuple[str, Any]]:
+    return list((space.params_of(architecture) or {}).items())
 
 
 def train(architecture: Architecture, setting: Setting) -> dict[str, Any]:

@@ -54,6 +54,10 @@ class Network(Protocol):
         """The last batch norm of every branch that is added to its input; a training may begin them at zero."""
         ...
 
+    def activated_norms(self) -> Iterator[BatchNorm2d]:
+        """The batch norms whose shift moves what a nonlinearity takes, one for each nonlinearity."""
+        ...
+
     def deploy(self, fold_batch_norms: bool = False) -> Self:
         """Merge in place and return self; a second call changes nothing."""
         ...

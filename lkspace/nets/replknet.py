@@ -204,6 +204,16 @@ class RepLKNet(nn.Module):
             if isinstance(module, ConvFFN) or (isinstance(module, RepLKBlock) and module.shortcut):
                 yield module.pw2.bn  # type: ignore[misc]
 
+    def activated_norms(self) -> Iterator[nn.BatchNorm2d]:
+        """The batch norm before each ReLU and GELU in train form; the large kernel's where two are added."""
+        for module in self.modules():
+            if isinstance(module, ConvFFN):
+                yield module.pw1.bn  # type: ignore[misc]
+            elif isinstance(module, LargeKernel) and module.lkb_origin is not None:
+                yield module.lkb_origin.bn  # type: ignore[misc]
+            elif isinstance(module, nn.Sequential) and hasattr(module, "nonlinear"):
+                yield module.bn  # type: ignore[misc]
+
     def deploy(self, fold_batch_norms: bool = False) -> Self:
         """Merge in place, computed in float64, and return self; a second call changes nothing.
 

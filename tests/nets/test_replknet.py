@@ -138,6 +138,27 @@ def test_shortcut_belongs_to_the_replk_block_only(awkward):
     assert torch.equal(ffn(x), x)
 
 
+@pytest.mark.parametrize("architecture", [UNIFORM, MIXED])
+def test_activated_norms_move_what_the_nonlinearities_take(architecture):
+    """Shifted by 100, no value of any ReLU's or GELU's input is below zero; there is one norm for each of them."""
+    network = nets.build(architecture, classes=3)
+    nonlinear = [module for module in network.modules() if isinstance(module, nn.ReLU | nn.GELU)]
+    norms = list(network.activated_norms())
+    assert len(set(norms)) == len(norms) == len(nonlinear)
+    lowest = []
+    for module in nonlinear:
+        module.register_forward_pre_hook(lambda module, args: lowest.append(args[0].min().item()))
+    x = torch.randn(2, 3, 64, 64)
+    network(x)
+    assert max(lowest) < 0
+    lowest.clear()
+    for norm in norms:
+        nn.init.constant_(norm.bias, 100.0)
+    network(x)
+    assert len(lowest) == len(nonlinear)
+    assert min(lowest) > 0
+
+
 def test_drop_path_grows_linearly_and_never_drops_a_block_without_shortcut():
     blocks = [b for stage in nets.build(MIXED, drop_path=0.3).stages for b in stage.blocks]
     rates = [b.drop_path.rate for b in blocks]

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lkspace.data.imageset import ImageSet, Split
 from lkspace.errors import UserError
@@ -100,6 +101,15 @@ def test_loss_that_is_not_finite_ends_it_and_says_where(images):
     proxy.network.register_forward_pre_hook(poisoned)
     with pytest.raises(Diverged, match=r"loss is nan at epoch 1, step 5"):
         list(proxy.epochs())
+
+
+def test_begins_with_open_nonlinearities_and_residual_branches_of_nothing(images):
+    network = ProxyTraining(TINY, SETTING, images, Recipe(opening=0.75)).network
+    assert all((norm.bias == 0.75).all() for norm in network.activated_norms())
+    assert all((norm.weight == 0).all() for norm in network.residual_norms())
+    assert sum((norm.bias == 0.75).all() for norm in network.modules() if isinstance(norm, nn.BatchNorm2d)) == len(
+        list(network.activated_norms())
+    )
 
 
 def test_rate_rises_then_falls_to_nothing(images):
