@@ -32,13 +32,13 @@ from lkspace.scores.score import Setting
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
 
-VERSION = 2
+VERSION = 3
 # A machine that others share is slow for seconds at a time, long enough for every pass of a part: so all parts are
 # timed once, then all again, and the least of a part's times counts.
-ROUNDS = 3
-SHARE = 0.03  # of the time that a whole network is measured for, each time: errors of a dozen parts and more even out
+ROUNDS = 5
+SHARE = 0.01  # of the time that a whole network is measured for, each time: many short looks find a fast spell
 PASS = 1e-3  # seconds: a part runs again and again until a pass takes so long, or the clock would be much of it
-_WARM_UP = {"cpu": 0.01, "cuda": 0.05}  # seconds
+_WARM_UP = {"cpu": 0.003, "cuda": 0.05}  # seconds
 _ALIKE = ("blocks", "reparam")  # fields that decide no part of the folded form
 Times = dict[str, float]  # milliseconds by memory format, and under "rounds" how often it was timed
 Progress = Callable[[int, int], None]
@@ -90,22 +90,26 @@ class LatencyTable:
         """Where the times are kept; named by all that they depend on."""
         return _file(self.setting)
 
-    def missing(self, parts: Iterable[Part]) -> list[Part]:
-        """The parts that were not timed in every round."""
-        return [part for part in parts if self.times.get(part.key, {}).get("rounds", 0) < ROUNDS]
+    def missing(self, parts: Iterable[Part], rounds: int = ROUNDS) -> list[Part]:
+        """The parts that were not timed in so many rounds."""
+        return [part for part in parts if self._rounds(part) < rounds]
 
-    def fill(self, parts: Iterable[Part], progress: Progress | None = None, again: bool = False) -> int:
+    def fill(
+        self, parts: Iterable[Part], progress: Progress | None = None, again: bool = False, rounds: int = ROUNDS
+    ) -> int:
         """Time the parts that are not known yet, or all of them `again`; returns how many.
 
         Each is kept at once, so that what is cut off goes on. The device is held alone for one part at a time.
-        progress: called with (timings done, timings in all). Raises RunError if the device does not become quiet.
+        progress: called with (timings done, timings in all). rounds: how often each is to have been timed.
+        Raises RunError if the device does not become quiet.
         """
-        missing = list(parts) if again else self.missing(parts)
+        missing = list(parts) if again else self.missing(parts, rounds)
         if again:
             self.times = {**self.times, **{part.key: {} for part in missing}}
-        for done, (_, part) in enumerate(itertools.product(range(ROUNDS), missing)):
+        timings = [part for done in range(rounds) for part in missing if self._rounds(part) <= done]
+        for done, part in enumerate(timings):
             if progress is not None:
-                progress(done, ROUNDS * len(missing))
+                progress(done, len(timings))
             with Device(self.setting.device).exclusive(timeout=PATIENCE):
                 found = timed_part(part, self.setting)
             known = self.times.get(part.key, {})
@@ -113,8 +117,11 @@ class LatencyTable:
             self.times[part.key] = {**least, "rounds": known.get("rounds", 0) + 1}
             self._keep()
         if progress is not None:
-            progress(ROUNDS * len(missing), ROUNDS * len(missing))
+            progress(len(timings), len(timings))
         return len(missing)
+
+    def _rounds(self, part: Part) -> float:
+        return self.times.get(part.key, {}).get("rounds", 0)
 
     def sum(self, architecture: Architecture) -> float:
         """Milliseconds of one pass in the faster of the memory formats; NaN if a part was never timed."""

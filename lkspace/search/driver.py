@@ -13,7 +13,7 @@ from lkspace import registry
 from lkspace.data import load
 from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound
-from lkspace.scores.latency_table import Agreement, LatencyTable, agreement, distinct_parts
+from lkspace.scores.latency_table import ROUNDS, Agreement, LatencyTable, agreement, distinct_parts
 from lkspace.scores.score import Measurement
 from lkspace.search.candidates import REMEMBERED, Candidates, Estimate, cheap_scores
 from lkspace.search.cluster import cores, ray_cluster, scratch_folder, trial_slots
@@ -31,6 +31,8 @@ from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
 from lkspace.study.storage import FILE, POINTER, check_url, masked, split_url
+
+_WORTH_A_ROUND = 50  # trials: timing all parts once takes as long as two or three of them
 
 
 class Interrupted(KeyboardInterrupt):
@@ -244,12 +246,15 @@ class _Search:
         request = self.request
         if request.sampler not in USE_ESTIMATES or "latency" not in request.measured:
             return None
+        rounds = min(ROUNDS, 1 + request.budget // _WORTH_A_ROUND)
         if not self._here:
             self._say("latency table: timing the parts of the space that are new to the device")
-        elif missing := LatencyTable.open(request.setting).missing(distinct_parts(request.space)):
+        elif missing := LatencyTable.open(request.setting).missing(distinct_parts(request.space), rounds):
             self._say(f"latency table: timing the {len(missing)} parts of the space that are new here")
         with bar(self.console, "timing parts") as progress:
-            return latency_table(request.space, request.setting, self.gpus, here=self._here, progress=progress)
+            return latency_table(
+                request.space, request.setting, self.gpus, rounds=rounds, here=self._here, progress=progress
+            )
 
     def _unmeasured(self, study: Study) -> list[tuple[int, list[str]]]:
         """Front members and the scores that have not been measured again on the quiet machine."""

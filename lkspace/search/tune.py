@@ -133,23 +133,23 @@ def result_of(called: Any, failing: str) -> Any:
 
 
 def latency_table(
-    space: SearchSpace, setting: Setting, gpus: float, *, here: bool, progress: Progress | None = None
+    space: SearchSpace, setting: Setting, gpus: float, *, rounds: int, here: bool, progress: Progress | None = None
 ) -> LatencyTable:
-    """The table with every part of the space; what is missing is timed now.
+    """The table with every part of the space, timed in so many rounds; what is missing is timed now.
 
     here: as for `measure`; only then `progress` is called, with (parts done, parts in all).
     Raises RunError if the table cannot be had.
     """
     if here:
-        return _filled(space, setting, progress)
+        return _filled(space, setting, rounds, progress)
     worker = ray.remote(_filled).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)
-    table: LatencyTable = result_of(worker.remote(space, setting), "no latency table")
+    table: LatencyTable = result_of(worker.remote(space, setting, rounds), "no latency table")
     return table
 
 
-def _filled(space: SearchSpace, setting: Setting, progress: Progress | None = None) -> LatencyTable:
+def _filled(space: SearchSpace, setting: Setting, rounds: int, progress: Progress | None = None) -> LatencyTable:
     table = LatencyTable.open(setting)
-    table.fill(distinct_parts(space), progress)
+    table.fill(distinct_parts(space), progress, rounds=rounds)
     return table
 
 

@@ -134,8 +134,8 @@ def test_every_pass_counts_without_a_sentinel():
 
 def test_pass_counts_only_between_two_good_sentinels():
     sentinels = np.ones(31)
-    sentinels[[4, 17]] = 1.06
-    sentinels[25] = 1.04
+    sentinels[[4, 17]] = timing.TOLERANCE + 0.01
+    sentinels[25] = timing.TOLERANCE - 0.01
     out = np.flatnonzero(~judged(np.ones(30), sentinels).counted)
     assert out.tolist() == [3, 4, 16, 17]
 
