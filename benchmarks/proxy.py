@@ -51,13 +51,14 @@ Run = tuple[str, int, int]  # architecture id, seed, epochs
 def chosen(space: SearchSpace) -> list[Architecture]:
     """The reference points, filled up so that every choice of every variable is taken about equally often.
 
-    One at a time the first of many random candidates whose choices are the rarest so far; one seed decides.
+    One at a time the first of many random candidates whose choices are the rarest so far; one seed decides, and none
+    is taken twice.
     """
     rng = np.random.default_rng(0)
     found = list(space.reference_points)
     while len(found) < ARCHITECTURES:
         taken = collections.Counter(pair for a in found for pair in _choices(space, a))
-        candidates = [space.sample(rng) for _ in range(CANDIDATES)]
+        candidates = [a for _ in range(CANDIDATES) if (a := space.sample(rng)) not in found]
         rarity = [sum(taken[pair] for pair in _choices(space, a)) for a in candidates]
         found.append(candidates[int(np.argmin(rarity))])
     return found

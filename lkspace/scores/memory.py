@@ -32,7 +32,7 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 def training_bytes(architecture: Architecture, setting: Setting) -> int:
     """Bytes that a proxy training needs at the least: weights, their states, and what a step keeps for its gradients.
 
-    By arithmetic. What the allocator and the operators take beside is not in it: on the CPU 10 to 70 % were measured.
+    By arithmetic. What the allocator and the operators take beside is not in it: less than as much again.
     """
     weights = nets.params(architecture, setting.classes, "train")
     kept = setting.batch * nets.activations(architecture, setting.size, setting.classes)
@@ -41,7 +41,7 @@ def training_bytes(architecture: Architecture, setting: Setting) -> int:
 
 def device_bytes(device: str) -> int | None:
     """Memory of "cpu", as far as this process may use it, or of a GPU; None if the system does not tell."""
-    if device != "cpu":
+    if device.startswith("cuda"):
         return int(torch.cuda.get_device_properties(torch.device(device)).total_memory)
     try:
         installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -152,7 +152,7 @@ def trial_slots(cpus_per_trial: int, gpus_per_trial: float) -> int:
         have = node["Resources"] if node["Alive"] else {}
         fits = have.get("CPU", 0) // cpus_per_trial
         if gpus_per_trial:
-            fits = min(fits, _gpu_slots(have.get("GPU", 0), gpus_per_trial))
+            fits = min(fits, gpu_slots(have.get("GPU", 0), gpus_per_trial))
         fitting += int(fits)
     if not fitting:
         wanted = f"{cpus_per_trial} cores" + (f" and {gpus_per_trial:g} GPU" if gpus_per_trial else "")
@@ -160,8 +160,11 @@ def trial_slots(cpus_per_trial: int, gpus_per_trial: float) -> int:
     return fitting
 
 
-def _gpu_slots(gpus: float, per_trial: float) -> int:
-    """A fraction shares one GPU; two thirds of one and two thirds of another are no place for a trial."""
+def gpu_slots(gpus: float, per_trial: float) -> int:
+    """How many trials fit so many GPUs.
+
+    A fraction shares one GPU; two thirds of one and two thirds of another are no place for a trial.
+    """
     return int(gpus) * int(1 / per_trial + 1e-9) if per_trial < 1 else int(gpus // per_trial)
 
 

@@ -16,7 +16,7 @@ from lkspace.quantity import Bound
 from lkspace.scores.latency_table import ROUNDS, Agreement, LatencyTable, agreement, distinct_parts
 from lkspace.scores.score import Measurement
 from lkspace.search.candidates import REMEMBERED, Candidates, Estimate, cheap_scores
-from lkspace.search.cluster import cores, ray_cluster, scratch_folder, trial_slots
+from lkspace.search.cluster import cores, gpu_slots, ray_cluster, scratch_folder, trial_slots
 from lkspace.search.environment import environment
 from lkspace.search.evaluate import Job
 from lkspace.search.files import made, write_json, write_text
@@ -32,7 +32,7 @@ from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
 from lkspace.study.storage import FILE, POINTER, check_url, masked, split_url
 
-_WORTH_A_ROUND = 50  # trials: timing all parts once takes as long as two or three of them
+_WORTH_A_ROUND = 50  # trials: timing all parts of the default space once takes about half as long as one
 
 
 class Interrupted(KeyboardInterrupt):
@@ -236,7 +236,7 @@ class _Search:
         """Memory that trainings share; None where there are none, or on machines of a cluster, which nobody asked."""
         if "accuracy" not in self.request.scores or self.address is not None:
             return None
-        beside = min(slots, max(1, int(1 / self.gpus + 1e-9))) if self.gpus else slots
+        beside = min(slots, max(1, gpu_slots(1, self.gpus))) if self.gpus else slots
         return Room.of(self.request.setting, beside)
 
     def _latency_table(self) -> LatencyTable | None:

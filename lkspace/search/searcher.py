@@ -79,16 +79,17 @@ class StudySearcher(Searcher):
         """The next trial's config, None to be asked again later, FINISHED when all have ended."""
         if self.error is not None:
             return str(self.FINISHED)
-        if len(self._running) >= self._concurrency or not self._may_start():
+        if len(self._running) >= self._concurrency or any(a.alone for a in self._running.values()):
             return None
         with self._kept():
-            attempt = self._waiting.popleft() if self._waiting else self._new()
-            if attempt is None:
+            if not self._waiting and (new := self._new()) is not None:
+                self._waiting.append(new)
+            if not self._waiting:
                 # Not yet FINISHED while trials run: one whose worker dies must be handed out again.
                 return None if self._running else str(self.FINISHED)
-            if attempt.alone and self._running:
-                self._waiting.appendleft(attempt)
+            if self._running and self._waiting[0].alone:
                 return None
+            attempt = self._waiting.popleft()
             self._running[trial_id] = attempt
             self._display.started(attempt.number, attempt.architecture)
             return {NUMBER: attempt.number, ARCHITECTURE: attempt.architecture.to_json()}
@@ -136,11 +137,6 @@ class StudySearcher(Searcher):
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: the study is the record."""
 
-    def _may_start(self) -> bool:
-        """Whether another trial may run beside those that do."""
-        next_alone = bool(self._waiting) and self._waiting[0].alone
-        return not self._running or not (next_alone or any(a.alone for a in self._running.values()))
-
     def _new(self) -> _Attempt | None:
         while self._proposer.trials < self._budget and not self.exhausted:
             started = self._proposer.start()
@@ -162,7 +158,8 @@ class StudySearcher(Searcher):
     def _lost(self, attempt: _Attempt) -> None:
         """The worker died, or Tune could not start one."""
         if attempt.count < ATTEMPTS:
-            self._waiting.append(replace(attempt, count=attempt.count + 1, alone=attempt.count + 1 == ATTEMPTS))
+            alone = attempt.alone or attempt.count + 1 == ATTEMPTS
+            self._waiting.append(replace(attempt, count=attempt.count + 1, alone=alone))
         else:
             reason = f"its worker died {ATTEMPTS} times (out of memory, or killed)"
             self._finish(attempt.number, Report(outcome="failed", reason=reason))

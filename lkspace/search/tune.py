@@ -137,7 +137,7 @@ def latency_table(
 ) -> LatencyTable:
     """The table with every part of the space, timed in so many rounds; what is missing is timed now.
 
-    here: as for `measure`; only then `progress` is called, with (parts done, parts in all).
+    here: as for `measure`; only then `progress` is called, with (timings done, timings in all).
     Raises RunError if the table cannot be had.
     """
     if here:

@@ -107,6 +107,23 @@ def test_the_least_of_the_rounds_counts(setting, monkeypatch):
     assert table.times[parts[0].key]["rounds"] == ROUNDS
 
 
+def test_a_later_call_may_ask_for_more_rounds(setting, monkeypatch):
+    parts, calls = distinct_parts(SPACE)[:2], []
+
+    def timed_part(part, setting):
+        calls.append(part.key)
+        return dict.fromkeys(LAYOUTS, 1.0)
+
+    monkeypatch.setattr(latency_table, "timed_part", timed_part)
+    LatencyTable.open(setting).fill(parts, rounds=1)
+    assert calls == [p.key for p in parts]
+    table = LatencyTable.open(setting)
+    assert not table.missing(parts, 1)
+    assert table.missing(parts) == parts
+    table.fill(parts)
+    assert calls == ROUNDS * [p.key for p in parts]
+
+
 def test_two_processes_keep_what_both_found(setting):
     parts = distinct_parts(SPACE)
     one, other = LatencyTable.open(setting), LatencyTable.open(setting)

@@ -32,7 +32,7 @@ def test_a_client_address_is_refused_with_the_mend(tmp_path):
     [(2, 0.5, 4), (2, 1, 2), (3, 2, 1), (1, 0.3, 3), (2, 0.66, 2), (0, 0.5, 0), (1, 0.1, 10)],
 )
 def test_a_fraction_of_a_gpu_never_spans_two(gpus, per_trial, slots):
-    assert cluster._gpu_slots(gpus, per_trial) == slots
+    assert cluster.gpu_slots(gpus, per_trial) == slots
 
 
 @pytest.mark.parametrize(("code", "raised"), [(1, RunError), (15, SystemExit)])

@@ -146,6 +146,15 @@ def test_what_fits_the_device_but_not_beside_another_runs_alone(new_study, micro
     assert searching.suggest("d") is None
 
 
+def test_what_must_run_alone_stays_alone_when_its_worker_dies(new_study, micro):
+    largest = max(training_bytes(a, SETTING) for a in micro.enumerate())
+    searching = searcher(new_study(), micro, budget=3, concurrency=2, room=Room(SETTING, largest, 1000))
+    first = searching.suggest("a")
+    searching.on_trial_complete("a", error=True)
+    assert searching.suggest("b") == first
+    assert searching.suggest("c") is None
+
+
 def test_a_second_chance_alone_may_succeed(new_study, micro):
     study = new_study()
     searching = searcher(study, micro, budget=1)
