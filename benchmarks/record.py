@@ -10,6 +10,7 @@ are then compared in seconds, on real learning curves.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import time
@@ -26,6 +27,7 @@ from interleaved import circumstances
 from lkspace.data import digits, load
 from lkspace.scores.accuracy import training
 from lkspace.scores.score import Diverged, Setting
+from lkspace.scores.training import Recipe
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
 
@@ -41,7 +43,7 @@ SPACE: dict[str, Any] = {
     "stem_stride": 2,
     "stages": 2,
     "blocks": {"per_stage": [[1, 2], [1, 2]]},
-    "channels": {"whole": [[4, 8], [10, 20], [24, 48]]},
+    "channels": {"whole": [[4, 8], [8, 16], [16, 32]]},
     "kernels": {"per_stage": [[3, 9, 15, 31], [3, 7, 15]]},
     "reparam": {"whole": [None, 3]},
     "shortcut": {"whole": [True, False]},
@@ -107,7 +109,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu or cuda[:N]; trainings on a GPU share it")
-    parser.add_argument("--data", default="digits:size=32,train=2000,val=1000")
+    parser.add_argument("--data", default="digits:size=32,train=1500,val=1000")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--limit", type=int, help="only so many architectures, for a try")
@@ -115,10 +117,12 @@ def main() -> None:
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
     space = SearchSpace.from_dict(SPACE)
-    found = list(space.enumerate())[: options.limit]
+    # By id, which is as good as shuffled: a table that is not whole yet is a fair sample of the space.
+    found = sorted(space.enumerate(), key=lambda a: a.id)[: options.limit]
     setting = Setting(options.data, space.image_size, space.classes, device=options.device, epochs=options.epochs)
     conditions = {"space": space.to_dict(), "data": options.data, "canvases": digits.RECIPE}
-    conditions |= {"epochs": options.epochs, "batch": setting.batch, "rate": setting.rate, "device": options.device}
+    conditions |= {"recipe": dataclasses.asdict(Recipe()), "epochs": options.epochs}
+    conditions |= {"batch": setting.batch, "rate": setting.rate, "device": options.device}
     done = read(journal_of(options.out), conditions)
     finished = {(run["id"], run["seed"]) for run in done}
     # Seed by seed, so that an early end leaves all architectures at a seed rather than some at all.

@@ -24,7 +24,7 @@ _STEP = 64 * 2**20  # bytes by which the heap grows
 _LARGEST = (2**30, 32 * 2**20)  # bytes of a block that comes from the heap; glibc before 2.35 takes no more than 32 MiB
 
 _BYTES = 4  # of a number in float32
-_STATES = 4  # numbers a weight needs: itself, its gradient, and AdamW's two moments
+_STATES = 5  # numbers a weight needs: itself, its gradient, AdamW's two moments, its moving average
 _HALVED = 0.5  # a GPU computes in bfloat16 what the CPU keeps in float32
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 

@@ -119,7 +119,7 @@ def _measure(job: Job, number: int, score: Score, architecture: Architecture, pr
         from lkspace.scores.accuracy import training
 
         proxy = training(architecture, job.setting)
-        network, measuring = proxy.network, proxy.epochs()
+        network, measuring = proxy.learnt, proxy.epochs()
     else:
         measuring = score.measure(architecture, job.setting)
     progress.seconds[score.name] += time.perf_counter() - start

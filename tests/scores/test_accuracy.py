@@ -55,13 +55,13 @@ def test_learns_and_reports_each_epoch(images):
         assert measurement.details["epochs"] == 3
     seconds = [m.details["seconds"] for m in measurements]
     assert seconds == sorted(seconds)
-    assert proxy.network.training is False
+    assert proxy.learnt.training is False
 
 
 def test_value_and_loss_are_those_of_all_validation_images(images):
     """Against a plain pass over the split in float64, batch boundaries elsewhere."""
     proxy, measurements = run(images)
-    network = proxy.network.double()
+    network = proxy.learnt.double()
     x = torch.from_numpy(np.array(images.val.images)).double().div(255).sub(0.5).div(0.25).permute(0, 3, 1, 2)
     with torch.no_grad():
         logits = network(x)
@@ -75,7 +75,7 @@ def test_same_seed_same_result_other_seed_another(images):
     results = [run(images, dataclasses.replace(SETTING, seed=seed, epochs=1)) for seed in (5, 5, 6)]
     losses = [measurements[0].details["loss"] for _, measurements in results]
     assert losses[0] == losses[1] != losses[2]
-    first, again, other = (proxy.network.state_dict() for proxy, _ in results)
+    first, again, other = (proxy.learnt.state_dict() for proxy, _ in results)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
@@ -121,6 +121,25 @@ def test_rate_rises_then_falls_to_nothing(images):
     assert rates[24:] == sorted(rates[24:], reverse=True)
     assert rates[0] == pytest.approx(1 / 24)
     assert rates[-1] < 1e-3
+
+
+def test_what_is_judged_is_the_moving_average_of_weights_and_batch_statistics(images):
+    proxy = ProxyTraining(TINY, dataclasses.replace(SETTING, epochs=4), images, Recipe(average=0.25))
+    expected, after = {}, 0
+    for key, tensor in proxy.network.state_dict().items():
+        expected[key] = tensor.clone()
+    for epoch in range(1, 5):
+        batches = proxy.train.epoch(epoch)
+        proxy.network.train()
+        for _ in range(12):
+            proxy._step(*next(batches))
+            after += 1
+            part = max(1 / 12, 3 / (after + 2))  # the average looks a third back, then a quarter of all 48 steps
+            for key, tensor in proxy.network.state_dict().items():
+                expected[key] = tensor if key.endswith("tracked") else expected[key] + part * (tensor - expected[key])
+    found = proxy.learnt.state_dict()
+    assert all(torch.allclose(found[key], expected[key], atol=1e-5) for key in expected)
+    assert not all(torch.allclose(found[key], t, atol=1e-3) for key, t in proxy.network.state_dict().items())
 
 
 def test_norms_and_biases_do_not_decay(images):
