@@ -9,7 +9,7 @@ while the rate is still high it says twice as well as the weights themselves wha
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -90,26 +90,46 @@ class ProxyTraining:
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.quiet = Device(setting.device)
+        self._behind = 0  # epochs
+        self._seconds = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs to go on from here, between two epochs: tensors, numbers and text."""
+        parts = {"network": self.network, "average": self._average, "optimizer": self.optimizer}
+        stored: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+        return {**stored, "steps": self.schedule.last_epoch, "epoch": self._behind, "seconds": self._seconds}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where a training of the same architecture and setting was when `state` was taken, to the bit.
+
+        Raises KeyError, ValueError or RuntimeError if the state is of another one.
+        """
+        self.network.load_state_dict(state["network"])
+        self._average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.last_epoch = int(state["steps"])
+        self._behind, self._seconds = int(state["epoch"]), float(state["seconds"])
 
     def epochs(self) -> Iterator[Measurement]:
-        """A measurement after each epoch: value is the accuracy on the validation images, in [0, 1].
+        """A measurement after each epoch that is left: value is the accuracy on the validation images, in [0, 1].
 
-        details: epoch, epochs, loss (validation, cross entropy), train_loss, seconds (since the start).
+        details: epoch, epochs, loss (validation, cross entropy), train_loss, seconds (of training, since its start).
         Raises Diverged, saying where, if a loss is not finite.
         """
-        start = time.perf_counter()
+        start = time.perf_counter() - self._seconds
         with _arithmetic(self.setting):
-            for epoch in range(1, self.setting.epochs + 1):
+            for epoch in range(self._behind + 1, self.setting.epochs + 1):
                 train_loss = self._train_epoch(epoch)
                 accuracy, loss = self.evaluate()
                 if not math.isfinite(loss):
                     raise Diverged(f"validation loss is {loss} at epoch {epoch}")
+                self._behind, self._seconds = epoch, time.perf_counter() - start
                 details = {
                     "epoch": epoch,
                     "epochs": self.setting.epochs,
                     "loss": loss,
                     "train_loss": train_loss,
-                    "seconds": time.perf_counter() - start,
+                    "seconds": self._seconds,
                 }
                 yield Measurement(accuracy, details)
 
@@ -152,7 +172,7 @@ class ProxyTraining:
                 loss += F.cross_entropy(logits, y, reduction="sum").item()
         return right / len(self.val.split), loss / len(self.val.split)
 
-    def _blend(self, averages: Sequence[Tensor], newest: Sequence[Tensor], count: Tensor) -> None:
+    def _blend(self, averages: Any, newest: Any, count: Tensor | int) -> None:
         """Move the averages towards the newest values; counts of batches, the only whole numbers, are copied."""
         if not averages[0].is_floating_point():
             torch._foreach_copy_(averages, newest)

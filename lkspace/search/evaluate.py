@@ -18,11 +18,14 @@ from lkspace import registry
 from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound, human
 from lkspace.scores.score import Diverged, Measurement, Score, Setting
+from lkspace.search.checkpoint import Checkpoint, Progress
 from lkspace.search.files import write_bytes
 from lkspace.space.architecture import Architecture
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from lkspace.scores.training import ProxyTraining
 
 # A verdict of a worker; "memory", what it had was too little, is for the searcher to act on.
 Outcome = Literal["complete", "diverged", "failed", "infeasible", "stopped", "memory"]
@@ -69,84 +72,87 @@ def order(names: Iterator[str] | list[str]) -> tuple[str, ...]:
 
 
 def evaluate(job: Job, number: int, architecture: Architecture) -> Iterator[Report]:
-    """Reports of rising completeness, the last one with an outcome or fatal."""
-    progress = _Progress()
+    """Reports of rising completeness, the last one with an outcome or fatal.
+
+    A training leaves a checkpoint after every epoch where the run's folder can be seen; a candidate that has one goes
+    on from there, and what was measured before is not measured again.
+    """
+    checkpoint = Checkpoint(job.folder / "trials" / str(number), architecture, job.setting)
+    progress = checkpoint.read() or Progress()
     try:
         for name in job.scores:
-            yield from _measure(job, number, registry.scores.get(name), architecture, progress)
+            if name not in progress.measurements or (name == "accuracy" and progress.training is not None):
+                yield from _measure(job, registry.scores.get(name), architecture, progress, checkpoint)
             reason = _objection(name, progress.measurements[name].value, job.constraints)
             if reason:
-                yield progress.report(*reason)
+                yield _report(progress, *reason)
                 return
     except Diverged as error:
-        yield progress.report("diverged", _line(error))
+        yield _report(progress, "diverged", _line(error))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            yield progress.report(None, fatal=f"{error.filename or job.folder}: {error.strerror}")
+            yield _report(progress, None, fatal=f"{error.filename or job.folder}: {error.strerror}")
         elif _out_of_memory(error):
-            yield progress.report("memory", f"out of memory: {_line(error)}")
+            yield _report(progress, "memory", f"out of memory: {_line(error)}")
         elif isinstance(error, RunError | UserError):
-            yield progress.report("failed", _line(error))
+            yield _report(progress, "failed", _line(error))
         else:
             _keep_traceback(job.folder / "trials" / str(number))
-            yield progress.report("failed", f"{type(error).__name__}: {_line(error)}")
+            yield _report(progress, "failed", f"{type(error).__name__}: {_line(error)}")
     else:
-        yield progress.report("complete")
+        yield _report(progress, "complete")
 
 
-class _Progress:
-    """What has been measured so far."""
-
-    def __init__(self) -> None:
-        self.measurements: dict[str, Measurement] = {}
-        self.curve: list[Mapping[str, Any]] = []
-        self.seconds: dict[str, float] = {}
-        self.files: dict[str, bytes] = {}
-
-    def report(self, outcome: Outcome | None, reason: str = "", fatal: str = "") -> Report:
-        kept = self.files if outcome is not None else {}
-        return Report(
-            dict(self.measurements), tuple(self.curve), dict(self.seconds), outcome, reason, fatal, dict(kept)
-        )
+def _report(progress: Progress, outcome: Outcome | None, reason: str = "", fatal: str = "") -> Report:
+    kept = dict(progress.files) if outcome is not None else {}
+    return Report(
+        dict(progress.measurements), tuple(progress.curve), dict(progress.seconds), outcome, reason, fatal, kept
+    )
 
 
-def _measure(job: Job, number: int, score: Score, architecture: Architecture, progress: _Progress) -> Iterator[Report]:
+def _measure(
+    job: Job, score: Score, architecture: Architecture, progress: Progress, checkpoint: Checkpoint
+) -> Iterator[Report]:
     """Run one score; a report after each of its measurements if it takes time. What was trained is kept."""
-    network: nn.Module | None = None
-    progress.seconds[score.name] = 0.0
+    proxy: ProxyTraining | None = None
+    before = progress.seconds.get(score.name, 0.0)
+    seen = (job.folder / SEEN).is_file()
     start = time.perf_counter()
     if score.name == "accuracy":
         from lkspace.scores.accuracy import training
 
         proxy = training(architecture, job.setting)
-        network, measuring = proxy.learnt, proxy.epochs()
+        if progress.training is not None:
+            proxy.restore(progress.training)
+        measuring = proxy.epochs()
     else:
         measuring = score.measure(architecture, job.setting)
-    progress.seconds[score.name] += time.perf_counter() - start
-    while True:
-        start = time.perf_counter()
-        measurement = next(measuring, None)
-        progress.seconds[score.name] += time.perf_counter() - start
-        if measurement is None:
-            break
+    for measurement in measuring:
         progress.measurements[score.name] = measurement
         if "epoch" in measurement.details:
             progress.curve.append({score.name: measurement.value, **measurement.details})
+        progress.seconds[score.name] = before + time.perf_counter() - start
+        if proxy is not None and seen and measurement.details["epoch"] < job.setting.epochs:
+            progress.training = proxy.state()
+            checkpoint.write(progress)
         if not score.cheap:
-            yield progress.report(None)
+            asked = time.perf_counter()
+            yield _report(progress, None)
+            start += time.perf_counter() - asked
+    progress.seconds[score.name] = before + time.perf_counter() - start
     if score.name not in progress.measurements:
         raise RuntimeError(f"score {score.name} gave no measurement")
-    if network is not None:
-        files = _trained(network, architecture, job.setting, progress)
-        if (job.folder / SEEN).is_file():
+    if proxy is not None:
+        files = _trained(proxy.learnt, architecture, job.setting, progress)
+        if seen:
             for name, content in files.items():
-                write_bytes(job.folder / "trials" / str(number) / name, content)
+                write_bytes(checkpoint.path.with_name(name), content)
         else:
             progress.files = files
 
 
 def _trained(
-    network: "nn.Module", architecture: Architecture, setting: Setting, progress: _Progress
+    network: "nn.Module", architecture: Architecture, setting: Setting, progress: Progress
 ) -> dict[str, bytes]:
     """The files that a training leaves: its weights in train form and its curve."""
     from safetensors.torch import save

@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 from sqlalchemy.exc import SQLAlchemyError
 
 from lkspace.errors import RunError
+from lkspace.search import checkpoint
 from lkspace.search.evaluate import Report
 from lkspace.search.files import write_bytes
 from lkspace.search.progress import Display
@@ -176,6 +177,7 @@ class StudySearcher(Searcher):
         for name, content in report.files.items():
             write_bytes(self._folder / "trials" / str(number) / name, content)
         self._study.finish(number, outcome, reason, report.measurements, report.curve, report.seconds)
+        checkpoint.remove(self._folder / "trials" / str(number))
         self._display.ended(number)
         if in_vain:
             self._failures.append(reason)

@@ -142,6 +142,29 @@ def test_what_is_judged_is_the_moving_average_of_weights_and_batch_statistics(im
     assert not all(torch.allclose(found[key], t, atol=1e-3) for key, t in proxy.network.state_dict().items())
 
 
+def test_a_training_goes_on_from_its_state_to_the_same_bits(images, tmp_path):
+    straight, measurements = run(images)
+    for epochs in (1, 2):
+        begun = ProxyTraining(TINY, SETTING, images)
+        reports = begun.epochs()
+        first = [next(reports) for _ in range(epochs)]
+        torch.save(begun.state(), tmp_path / "state")
+        resumed = ProxyTraining(TINY, SETTING, images)
+        resumed.restore(torch.load(tmp_path / "state", weights_only=True))
+        both = first + list(resumed.epochs())
+        assert [m.details["loss"] for m in both] == [m.details["loss"] for m in measurements]
+        assert [m.details["epoch"] for m in both] == [1, 2, 3]
+        assert both[-1].details["seconds"] > both[0].details["seconds"]
+        expected = straight.learnt.state_dict()
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in resumed.learnt.state_dict().items())
+
+
+def test_a_state_of_another_architecture_is_refused(images):
+    state = ProxyTraining(dataclasses.replace(TINY, channels=(8, 16)), SETTING, images).state()
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        ProxyTraining(TINY, SETTING, images).restore(state)
+
+
 def test_norms_and_biases_do_not_decay(images):
     proxy = ProxyTraining(TINY, SETTING, images)
     decayed, kept = proxy.optimizer.param_groups

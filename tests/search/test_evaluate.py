@@ -1,12 +1,16 @@
+import dataclasses
 import errno
 import math
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from lkspace.errors import RunError
 from lkspace.quantity import Bound
 from lkspace.scores.score import Diverged, Measurement, Setting
-from lkspace.search.evaluate import Job, evaluate, order
+from lkspace.search.checkpoint import NAME
+from lkspace.search.evaluate import SEEN, Job, evaluate, order
 
 SETTING = Setting(data="digits", size=32, classes=10)
 
@@ -82,3 +86,46 @@ def test_a_full_disk_is_no_verdict_on_the_candidate(tmp_path, micro, fake):
     fake.then = [OSError(errno.ENOSPC, "No space left on device", "/runs/x")]
     report = final(tmp_path, micro)
     assert (report.outcome, report.fatal) == (None, "/runs/x: No space left on device")
+
+
+TRAINED = Setting("digits:train=64,val=32", size=32, classes=10, epochs=3, batch=16)
+
+
+def trained(tmp_path, micro, which=0, **changed):
+    """The reports of a real training, one after the other, in a run's folder."""
+    setting = dataclasses.replace(TRAINED, cache=tmp_path / "cache", **changed)
+    tmp_path.mkdir(exist_ok=True)
+    (tmp_path / SEEN).touch()
+    job = Job(setting, ("params", "flops", "accuracy"), (), tmp_path)
+    return evaluate(job, 7, list(micro.enumerate())[which])
+
+
+def test_a_training_that_was_left_goes_on_from_its_last_epoch(tmp_path, micro):
+    *_, straight = trained(tmp_path / "straight", micro)
+    reports = trained(tmp_path, micro)
+    assert [len(next(reports).curve) for _ in range(2)] == [1, 2]
+    reports.close()  # its worker turned to another candidate, or died
+    assert (tmp_path / "trials" / "7" / NAME).is_file()
+    *rest, last = trained(tmp_path, micro)
+    assert [len(r.curve) for r in rest] == [3]
+    assert last.outcome == "complete"
+    assert last.measurements["params"] == straight.measurements["params"]
+    assert [e["loss"] for e in last.curve] == [e["loss"] for e in straight.curve]
+    assert last.seconds["accuracy"] > rest[0].curve[0]["seconds"]
+    ours, expected = (load_file(p / "trials" / "7" / "weights.safetensors") for p in (tmp_path, tmp_path / "straight"))
+    assert all(torch.equal(ours[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("other", ["architecture", "setting", "broken", "none"])
+def test_a_checkpoint_of_something_else_or_nothing_counts_as_none(tmp_path, micro, other):
+    reports = trained(tmp_path, micro)
+    next(reports)
+    reports.close()
+    path = tmp_path / "trials" / "7" / NAME
+    if other == "broken":
+        path.write_bytes(path.read_bytes()[:500])
+    elif other == "none":
+        path.unlink()
+    changed = {"seed": 1} if other == "setting" else {}
+    again = trained(tmp_path, micro, 1 if other == "architecture" else 0, **changed)
+    assert len(next(again).curve) == 1
