@@ -26,6 +26,7 @@ class Problem:
     truth: objectives of a point in the study's directions, without noise. noise: standard deviation of each objective.
     cheap: which objectives are known exactly beforehand. features: what a model may see beside the parameters.
     front: (n, m) the true front, in the study's directions. budgets: where hypervolume is looked at.
+    on_front: which of these true values, (n, m), belong to the true front; None if it is not known point by point.
     curve: what a training of a point would report of the first objective after each epoch, noise included; the last
     value is the observed one. None where nothing is trained.
     """
@@ -40,6 +41,7 @@ class Problem:
     features: Callable[[Mapping[str, Any]], Sequence[float]] | None = None
     budgets: Sequence[int] = (25, 50, 100, 200)
     curve: Callable[[Mapping[str, Any], np.random.Generator], Sequence[float]] | None = None
+    on_front: Callable[[Floats], npt.NDArray[np.bool_]] | None = None
 
     @cached_property
     def _scale(self) -> tuple[Floats, Floats, Floats, float]:

@@ -54,16 +54,18 @@ SPACE: dict[str, Any] = {
 def train(architecture: Architecture, setting: Setting) -> dict[str, Any]:
     """One training on one thread, in a process of its own; a curve that is cut short if it diverged."""
     torch.set_num_threads(1)
-    start, curve = time.perf_counter(), []
+    start, curve, losses = time.perf_counter(), [], []
     try:
         for measurement in training(architecture, setting).epochs():
             curve.append(round(measurement.value, 5))
+            losses.append(round(measurement.details["loss"], 5))
     except Diverged:
         curve += [None] * (setting.epochs - len(curve))
     return {
         "id": architecture.id,
         "seed": setting.seed,
         "curve": curve,
+        "losses": losses,
         "seconds": round(time.perf_counter() - start, 2),
     }
 

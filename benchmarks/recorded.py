@@ -78,6 +78,10 @@ def recorded(path: Path, cost: str = "flops", budgets: Sequence[int] = (25, 50, 
         rows = np.array([[e.curves[:, -1].mean(), getattr(e, cost)] for e in record.entries.values()])
         return rows[non_dominated(rows * [-1, 1])]
 
+    def on_front(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        members = {tuple(row) for row in front().tolist()}
+        return np.array([tuple(row) in members for row in values.tolist()])
+
     def features(params: Mapping[str, Any]) -> list[float]:
         entry = record.entry(params)
         return [0.0, 0.0] if entry is None else [float(np.log(entry.flops)), float(np.log(entry.params))]
@@ -98,4 +102,5 @@ def recorded(path: Path, cost: str = "flops", budgets: Sequence[int] = (25, 50, 
         features=features,
         budgets=budgets,
         curve=curve,
+        on_front=on_front,
     )

@@ -28,9 +28,10 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from problems import Problem, problem
 from recorded import recorded
 
-from lkspace.search.halving import goes_on, rungs
+from lkspace.search import halving, outlook
 from lkspace.search.parameters import Parameters
 from lkspace.search.pareto_sampler import ParetoSampler
+from lkspace.search.stopping import KINDS, rungs
 from lkspace.study import partial
 from lkspace.study.pareto import non_dominated
 
@@ -66,11 +67,13 @@ def ours(task: Problem, seed: int) -> ParetoSampler:
     return ParetoSampler(cheap, features=features, seed=seed, space=task.space)
 
 
-def run(task: Problem, name: str, seed: int, stopping: bool) -> dict[str, Any]:
+def run(task: Problem, name: str, seed: int, rule: str) -> dict[str, Any]:
     """One search; hypervolume at the budgets, evaluations spent on duplicates, seconds of all suggestions.
 
-    stopping: with trainings that end early. Then hypervolume counts whole ones only, "epochs" is the share of all
-    epochs that were trained, and "kept" the share of those trained whole among the front of all that were tried.
+    rule: by which trainings end early. Then hypervolume counts whole ones only, "epochs" is the share of all epochs
+    that were trained, "kept" the share of those trained whole among the members of the true front that were tried (of
+    the front of what was tried if the true one is not known point by point), and "lost" what hypervolume the others
+    would have added, in % of all.
     """
     study = optuna.create_study(directions=list(task.directions), sampler=sampler(name, task, seed))
     noise = np.random.default_rng([seed, 7])
@@ -78,7 +81,8 @@ def run(task: Problem, name: str, seed: int, stopping: bool) -> dict[str, Any]:
     truths: list[Any] = []
     whole: list[bool] = []
     points: set[Any] = set()
-    halving = _Halving(float(signs[0]))
+    stopping = _Stopping(rule, float(signs[0]))
+    parameters = Parameters(task.space)
     shares, spent, longest, trained, full = {}, 0.0, 0.0, 0, 0
     for number in range(1, max(task.budgets) + 1):
         start = time.perf_counter()
@@ -89,11 +93,12 @@ def run(task: Problem, name: str, seed: int, stopping: bool) -> dict[str, Any]:
         truths.append(truth)
         points.add(tuple(trial.params.values()))
         observed = truth + np.asarray(task.noise) * noise.normal(size=len(truth))
-        curve = list(task.curve(trial.params, noise)) if stopping and task.curve is not None else [observed[0]]
+        curve = list(task.curve(trial.params, noise)) if rule != "none" and task.curve is not None else [observed[0]]
         sizes = task.features(trial.params) if task.features is not None else []
-        reached = halving.reached(curve, [*(signs * truth)[1:], *sizes]) if stopping else len(curve)
+        features = [*parameters.encode(trial.params), *sizes]
+        reached = stopping.reached(curve, [*(signs * truth)[1:]], sizes, features)
         trained, full = trained + reached, full + len(curve)
-        if stopping:
+        if rule != "none":
             rest = [None] * (len(truth) - 1)
             partial.note(trial, {e / len(curve): [curve[e - 1], *rest] for e in range(1, min(reached + 1, len(curve)))})
         whole.append(reached == len(curve))
@@ -105,34 +110,56 @@ def run(task: Problem, name: str, seed: int, stopping: bool) -> dict[str, Any]:
             shares[number] = round(task.share(np.array(truths)[whole]), 2)
     result = {
         "problem": task.name,
-        "sampler": name + (" + halving" if stopping else ""),
+        "sampler": name + ("" if rule == "none" else f" + {rule}"),
         "seed": seed,
         "share": shares,
         "duplicates": number - len(points),
         "seconds": round(spent, 2),
         "longest": round(longest, 3),
     }
-    if stopping:
-        front = non_dominated(signs * np.array(truths))
-        result |= {"epochs": round(trained / full, 4), "kept": round(float(np.mean(np.array(whole)[front])), 4)}
+    if rule != "none":
+        rows = np.array(truths)
+        front = task.on_front(rows) if task.on_front is not None else non_dominated(signs * rows)
+        lost = 100 * (1 - task.share(rows[whole]) / task.share(rows))
+        result |= {"epochs": round(trained / full, 4), "kept": _share(np.array(whole)[front]), "lost": round(lost, 3)}
     return result
 
 
-class _Halving:
+def _share(those: Any) -> float | None:
+    return round(float(np.mean(those)), 4) if len(those) else None
+
+
+class _Stopping:
     """Early stopping of a search that trains one candidate after the other."""
 
-    def __init__(self, sign: float) -> None:
-        self._sign = sign
-        self._at: dict[int, list[list[float]]] = {}
+    def __init__(self, rule: str, sign: float) -> None:
+        self._rule, self._sign = rule, sign
+        self._at: dict[int, list[tuple[float, Any, Any]]] = {}
+        self._ends: dict[int, list[float]] = {}
 
-    def reached(self, curve: list[float], costs: Any) -> int:
-        """The epochs of a training with this curve of the first objective; costs: the other objectives and the size."""
-        for rung in rungs(len(curve)):
-            rows = self._at.setdefault(rung, [])
-            rows.append([self._sign * curve[rung - 1], *costs])
-            table = np.array(rows)
-            if not goes_on(table[:, :1], table[:, 1:], len(rows) - 1):
+    def reached(self, curve: list[float], costs: Any, sizes: Any, features: Any) -> int:
+        """The epochs of a training with this curve of the first objective; costs: the other objectives."""
+        if self._rule == "none":
+            return len(curve)
+        passed = []
+        for rung in rungs(len(curve))[: 2 if self._rule == "halving" else None]:
+            known, ends = self._at.setdefault(rung, []), self._ends.setdefault(rung, [])
+            known.append(
+                (self._sign * curve[rung - 1], [*costs, *sizes] if self._rule == "halving" else costs, features)
+            )
+            ends.append(np.nan)
+            passed.append(rung)
+            learnt, fixed, beforehand = (np.array(column) for column in zip(*known, strict=True))
+            row = len(known) - 1
+            if self._rule == "halving":
+                on = halving.goes_on(learnt[:, None], fixed, row)
+            else:
+                here, there = outlook.distance_left(learnt, np.array(ends), self._sign if self._sign < 0 else 0.0)
+                on = outlook.goes_on(here[:, None], there[:, None], fixed, beforehand, row)
+            if not on:
                 return int(rung)
+        for rung in passed:
+            self._ends[rung][-1] = self._sign * curve[-1]
         return len(curve)
 
 
@@ -154,10 +181,10 @@ def table(results: list[dict[str, Any]]) -> str:
             lines.append(f"| {one} | " + " | ".join(cells) + f" | {len(own)} |")
         for one in dict.fromkeys(r["sampler"] for r in rows if "epochs" in r):
             own = [r for r in rows if r["sampler"] == one]
-            spent, kept = (100 * np.mean([r[key] for r in own]) for key in ("epochs", "kept"))
-            lines.append(
-                f"\n{one}: {spent:.0f} % of the epochs; {kept:.0f} % of the front of what was tried trained whole."
-            )
+            spent, kept = (100 * np.mean([r[k] for r in own if r[k] is not None]) for k in ("epochs", "kept"))
+            lost = np.mean([r["lost"] for r in own])
+            text = f"{spent:.0f} % of the epochs; {kept:.0f} % of the front that was tried trained whole"
+            lines.append(f"\n{one}: {text}; {lost:.2f} % of the hypervolume lost.")
         parts.append(f"### {name}\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
 
@@ -169,7 +196,7 @@ def main() -> None:
     parser.add_argument("--samplers", default=",".join(SAMPLERS))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--recorded", type=Path, help="a file that record.py wrote, in place of the problems")
-    parser.add_argument("--early-stopping", choices=("none", "halving"), default="none")
+    parser.add_argument("--early-stopping", choices=KINDS, default="none")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -184,12 +211,12 @@ def main() -> None:
     for task in tasks:
         for name in options.samplers.split(","):
             for seed in range(options.seeds):
-                stopping = options.early_stopping == "halving"
-                called = name + (" + halving" if stopping else "")
+                rule = options.early_stopping
+                called = name + ("" if rule == "none" else f" + {rule}")
                 if (task.name, called, seed) in done or time.monotonic() + last > end:
                     continue
                 start = time.monotonic()
-                results.append(json.loads(json.dumps(run(task, name, seed, stopping))))
+                results.append(json.loads(json.dumps(run(task, name, seed, rule))))
                 last = time.monotonic() - start
                 print(results[-1], flush=True)
                 stored = {"circumstances": [*begun, head], "results": results}

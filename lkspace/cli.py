@@ -47,8 +47,9 @@ def search(
     ] = None,
     sampler: Annotated[str, typer.Option(help="pareto | nsga2 | tpe | gp | random")] = "pareto",
     early_stopping: Annotated[
-        Literal["halving", "none"], typer.Option(help="End trainings that fall behind others of their cost.")
-    ] = "none",
+        Literal["front", "halving", "none"],
+        typer.Option(help="End trainings that will not reach the front, or that fall behind others of their cost."),
+    ] = "front",
     seed: Annotated[int, typer.Option(min=0, help="Decides data, weights and order of candidates.")] = 0,
     run: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/SPACE")] = None,
     storage: Annotated[

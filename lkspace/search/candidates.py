@@ -88,6 +88,15 @@ class Candidates:
         """The point that has these choices."""
         return self._remembered(tuple(params[name] for name in self._names))
 
+    def features(self, architecture: Architecture) -> npt.NDArray[np.float64]:
+        """As `Point.features`, of any architecture."""
+        return self._features(architecture, self.space.costs(architecture))
+
+    def _features(self, architecture: Architecture, costs: Mapping[str, float]) -> npt.NDArray[np.float64]:
+        return np.concatenate(
+            [self.space.encode(architecture), [math.log(costs[name]) for name in ("params", "flops")]]
+        )
+
     def allows(self, point: Point) -> bool:
         """Whether a point may be tried: as `objection`."""
         return point.broken is None and point.id not in self._tried
@@ -111,8 +120,7 @@ class Candidates:
     def _point(self, choices: tuple[Any, ...]) -> Point:
         architecture = self.space.decode(dict(zip(self._names, choices, strict=True)))
         costs = self.cheap(architecture)
-        logs = [math.log(costs[name]) for name in ("params", "flops")]
-        features = np.concatenate([self.space.encode(architecture), logs])
+        features = self._features(architecture, costs)
         estimates = {name: estimate(architecture) for name, estimate in self.estimates.items()}
         return Point(architecture.id, costs, estimates, features, self._broken(architecture, costs))
 

@@ -53,7 +53,7 @@ def run(
     data: str = "digits",
     overrides: Mapping[str, Any] | None = None,
     sampler: str = "pareto",
-    early_stopping: str = "none",
+    early_stopping: str = "front",
     seed: int = 0,
     storage: str | None = None,
     concurrency: int | None = None,
@@ -66,8 +66,9 @@ def run(
 
     The same call continues a run that was interrupted at any moment; a larger budget extends it. objectives: scores
     to trade off. constraints: bounds such as "latency<=5ms". overrides: fields of `Setting`; `threads` is the cores of
-    one trial. early_stopping: "halving" ends trainings that fall behind others of their cost. concurrency: trials at a
-    time, by default as many as fit. storage: URL in place of SQLite in the folder.
+    one trial. early_stopping: "front" ends trainings that are not expected to reach the front, "halving" those that
+    fall behind others of their cost. concurrency: trials at a time, by default as many as fit. storage: URL in place
+    of SQLite in the folder.
     console: where progress is shown; None for nowhere.
 
     Raises UserError if the call is wrong or the folder holds another run, RunError if the run cannot go on, and
@@ -207,8 +208,14 @@ class _Search:
         proposer = Proposer(study, candidates, make, request.seed, request.budget)
         display = Display(study, request.budget, self.console, request.setting.epochs)
         stopping = None
-        if request.early_stopping == "halving":
-            stopping = Stopping(request.objectives, request.setting.epochs, study.trials)
+        if request.early_stopping != "none":
+            stopping = Stopping(
+                request.early_stopping,
+                request.objectives,
+                request.setting.epochs,
+                candidates.features,
+                study.trials,
+            )
         searcher = StudySearcher(
             study,
             proposer,

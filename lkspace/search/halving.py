@@ -22,12 +22,6 @@ FEW = 3  # times `kept`: among fewer peers nobody is stopped, as they tell littl
 SHARE = 3  # one in so many of those at a rung are a trial's peers, the nearest in cost
 
 
-def rungs(epochs: int) -> tuple[int, ...]:
-    """Epochs after which trials are compared: an eighth of the whole training, from 1 on, and twice that."""
-    first = max(1, epochs // 8)
-    return tuple(rung for rung in (first, 2 * first) if rung < epochs)
-
-
 def goes_on(learnt: npt.ArrayLike, costs: npt.ArrayLike, row: int, kept: int = KEPT) -> bool:
     """Whether the trial in this row is worth going on with.
 

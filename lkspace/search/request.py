@@ -100,7 +100,7 @@ def request(
     seed: int,
     device: str,
     command: str,
-    early_stopping: str = "none",
+    early_stopping: str = "front",
 ) -> Request:
     """The request of such a call; UserError with the place and the mend if something in it is wrong."""
     if budget < 1:

@@ -105,7 +105,7 @@ class StudySearcher(Searcher):
         if self._stopping is None or attempt is None or not isinstance(report, Report):
             return False
         with self._kept():
-            reason = self._stopping.reason(attempt.number, report)
+            reason = self._stopping.reason(attempt.number, attempt.architecture, report)
             if reason is not None:
                 self._stopped[trial_id] = reason
             return reason is not None

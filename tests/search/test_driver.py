@@ -179,7 +179,7 @@ def test_early_stopping_ends_trials_in_the_middle_of_their_training(tmp_path):
         assert trial.reason == "others of its cost were ahead after epoch 1 of 2"
         assert trial.number not in {t.number for t in study.front()}
     with pytest.raises(UserError, match="early stopping halving, this call has none"):
-        run(space, budget=12, folder=tmp_path, objectives=objectives, **call)
+        run(space, budget=12, folder=tmp_path, objectives=objectives, early_stopping="none", **call)
 
 
 def test_a_run_survives_every_kind_of_death(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lkspace.search.halving import crowding, goes_on, peers, places, rungs
+from lkspace.search.halving import crowding, goes_on, peers, places
 
 VALUES = st.one_of(st.integers(0, 3).map(float), st.floats(-5, 5, width=16), st.sampled_from([math.nan, math.inf]))
 MATRICES = st.integers(1, 4).flatmap(
@@ -135,10 +135,3 @@ def test_peers_are_the_nearest_in_cost_in_whatever_unit():
 def test_who_has_no_value_stops_and_stands_in_nobodys_way(bad):
     values = np.array([[bad], [1.0], [bad], [2.0], [bad], [3.0]])
     assert [goes_on(values, np.zeros((6, 0)), i) for i in range(6)] == [False, True, False, True, False, True]
-
-
-@pytest.mark.parametrize(
-    ("epochs", "expected"), [(1, ()), (2, (1,)), (3, (1, 2)), (4, (1, 2)), (8, (1, 2)), (20, (2, 4))]
-)
-def test_rungs(epochs, expected):
-    assert rungs(epochs) == expected

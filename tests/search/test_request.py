@@ -35,7 +35,7 @@ def test_a_request_knows_what_each_trial_measures():
         ({"budget": 0}, "budget is 0, expected at least 1"),
         ({"seed": -1}, "seed is -1"),
         ({"sampler": "cma"}, "unknown sampler 'cma'; known: gp, nsga2"),
-        ({"early_stopping": "asha"}, "unknown early stopping 'asha'; known: halving, none"),
+        ({"early_stopping": "asha"}, "unknown early stopping 'asha'; known: front, halving, none"),
         ({"objectives": ["speed"]}, "unknown score 'speed'; known: .*flops"),
         ({"objectives": []}, "name at least one score"),
         ({"objectives": ["flops", "flops"]}, "each once"),

@@ -243,9 +243,9 @@ def test_a_candidate_that_falls_behind_is_stopped_and_keeps_its_values(new_study
     from lkspace.search.stopping import Stopping
 
     study = new_study(objectives=("fake",))
-    candidates = Candidates(micro, cheap_scores(micro, SETTING, []), [], [])
+    candidates = Candidates(micro, cheap_scores(micro, SETTING, []), [])
     proposer = Proposer(study, candidates, registry.samplers.get("random"), 0, 8)
-    stopping = Stopping(study.objectives, 2)
+    stopping = Stopping("halving", study.objectives, 2, candidates.features)
     searching = StudySearcher(study, proposer, Display(study, 8, None, 2), budget=8, concurrency=1, stopping=stopping)
     for i, loss in enumerate([1.0, 2.0, 3.0, 4.0, 5.0, 0.5, 9.0, 0.4]):
         config = searching.suggest(f"t{i}")

@@ -1,13 +1,21 @@
 """Early stopping as a search meets it: reports come in, trials stop, a continued run remembers."""
 
+import numpy as np
 import pytest
 
 from lkspace.scores.score import Measurement
 from lkspace.search.evaluate import Report
-from lkspace.search.stopping import Stopping
+from lkspace.search.stopping import Stopping, rungs
+from lkspace.space.architecture import Architecture
 from lkspace.study.record import Objective
 
+TINY = Architecture("replknet", (1, 1), (8, 12), (5, 3), (3, None), (True, True), 1.0, 2.0, 2)
 OBJECTIVES = (Objective("accuracy", "%", "maximize"), Objective("flops", "", "minimize"))
+
+
+def nothing(architecture):
+    """No features."""
+    return np.zeros(1)
 
 
 def report(accuracies: list[float], flops: float = 1e6, epochs: int = 4, outcome: str | None = None) -> Report:
@@ -20,55 +28,107 @@ def report(accuracies: list[float], flops: float = 1e6, epochs: int = 4, outcome
 
 
 def test_who_is_behind_at_a_rung_stops_and_says_after_which_epoch():
-    stopping = Stopping(OBJECTIVES, 4)
-    found = [stopping.reason(i, report([a])) for i, a in enumerate([0.9, 0.3, 0.2, 0.8, 0.1, 0.7, 0.95, 0.6])]
+    stopping = Stopping("halving", OBJECTIVES, 4, nothing)
+    found = [stopping.reason(i, TINY, report([a])) for i, a in enumerate([0.9, 0.3, 0.2, 0.8, 0.1, 0.7, 0.95, 0.6])]
     assert found[:7] == [None] * 7  # too few at first, then among the better half
     assert found[7] == "others of its cost were ahead after epoch 1 of 4"
 
 
 def test_nothing_stops_between_rungs_before_the_training_or_at_its_end():
-    stopping = Stopping(OBJECTIVES, 8)
+    stopping = Stopping("halving", OBJECTIVES, 8, nothing)
     for i in range(9):
-        stopping.reason(i, report([0.9], epochs=8))
-    assert stopping.reason(20, report([], epochs=8)) is None
-    assert stopping.reason(20, report([0.1, 0.1, 0.1], epochs=8)) is None
-    assert stopping.reason(20, report([0.1] * 8, epochs=8, outcome="complete")) is None
-    assert stopping.reason(20, report([0.1], epochs=8)) is not None
+        stopping.reason(i, TINY, report([0.9], epochs=8))
+    assert stopping.reason(20, TINY, report([], epochs=8)) is None
+    assert stopping.reason(20, TINY, report([0.1, 0.1, 0.1], epochs=8)) is None
+    assert stopping.reason(20, TINY, report([0.1] * 8, epochs=8, outcome="complete")) is None
+    assert stopping.reason(20, TINY, report([0.1], epochs=8)) is not None
 
 
 def test_accuracy_is_maximised_whatever_the_order_of_objectives():
     for objectives in (OBJECTIVES, OBJECTIVES[::-1], OBJECTIVES[:1]):
-        stopping = Stopping(objectives, 4)
-        found = [stopping.reason(i, report([a])) for i, a in enumerate([0.2, 0.3, 0.4, 0.5, 0.1, 0.6, 0.1])]
+        stopping = Stopping("halving", objectives, 4, nothing)
+        found = [stopping.reason(i, TINY, report([a])) for i, a in enumerate([0.2, 0.3, 0.4, 0.5, 0.1, 0.6, 0.1])]
         assert found[5] is None
         assert found[6] is not None
 
 
 def test_objectives_that_no_training_changes_stop_nothing():
-    stopping = Stopping(OBJECTIVES[1:], 4)
-    assert all(stopping.reason(i, report([0.9 - i / 10])) is None for i in range(9))
+    stopping = Stopping("halving", OBJECTIVES[1:], 4, nothing)
+    assert all(stopping.reason(i, TINY, report([0.9 - i / 10])) is None for i in range(9))
 
 
 def test_a_trial_that_is_begun_again_is_counted_once():
-    stopping = Stopping(OBJECTIVES, 4)
+    stopping = Stopping("halving", OBJECTIVES, 4, nothing)
     for _ in range(9):
-        stopping.reason(0, report([0.9]))
-    assert stopping.reason(1, report([0.1])) is None  # two at the rung, too few to stop one
+        stopping.reason(0, TINY, report([0.9]))
+    assert stopping.reason(1, TINY, report([0.1])) is None  # two at the rung, too few to stop one
 
 
 def test_a_continued_search_knows_the_curves_of_the_study(new_study, micro, fake):
     fake.direction = "maximize"
     study = new_study(objectives=("flops", "params"))
-    whole = Stopping(OBJECTIVES, 4)
+    whole = Stopping("halving", OBJECTIVES, 4, nothing)
     for i, architecture in enumerate(list(micro.enumerate())[:7]):
         number = study.start(study.given(None, {}), architecture)
         given = report([0.5 + i / 100, 0.6], flops=1e6)
-        whole.reason(number, given)
+        whole.reason(number, TINY, given)
         study.finish(number, "stopped", "behind", given.measurements, given.curve)
-    again = Stopping(OBJECTIVES, 4, study.trials)
+    again = Stopping("halving", OBJECTIVES, 4, nothing, study.trials)
     for accuracy in (0.1, 0.505, 0.6):
         fresh = report([accuracy])
-        assert (whole.reason(99, fresh) is None) == (again.reason(99, fresh) is None)
+        assert (whole.reason(99, TINY, fresh) is None) == (again.reason(99, TINY, fresh) is None)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"), [(1, ()), (2, (1,)), (3, (1, 2)), (4, (1, 2)), (8, (1, 2, 4)), (20, (2, 4, 8))]
+)
+def test_rungs(epochs, expected):
+    assert rungs(epochs) == expected
+
+
+def wide(architecture):
+    return np.array([float(architecture.channels[0])])
+
+
+def width(channels):
+    return Architecture("replknet", (1, 1), (channels, 12), (5, 3), (3, None), (True, True), 1.0, 2.0, 2)
+
+
+def fed(stopping, count=12):
+    """Whole trainings: the wider, the better."""
+    for number in range(count):
+        curve = [0.1 + number / 1000, 0.2, 0.3, 0.5 + number / 40]
+        for epochs in range(1, 5):
+            stopping.reason(number, width(8 + number), report(curve[:epochs], flops=1e6 * (1 + number % 2)))
+    return stopping
+
+
+def test_who_will_not_reach_the_front_stops_and_says_after_which_epoch():
+    stopping = fed(Stopping("front", OBJECTIVES, 4, wide))
+    assert stopping.reason(50, width(30), report([0.1])) is None
+    assert stopping.reason(50, width(30), report([0.1, 0.2])) is None
+    reason = stopping.reason(51, width(8), report([0.1], flops=3e6))
+    assert reason == "not expected to reach the front, after epoch 1 of 4"
+    assert stopping.reason(52, width(8), report([0.1], flops=1e5)) is None  # nothing is as cheap
+    assert stopping.reason(53, width(8), report([0.1, 0.2, 0.3], flops=3e6)) is None  # no rung
+
+
+def test_trainings_under_way_or_stopped_are_no_rivals():
+    stopping = fed(Stopping("front", OBJECTIVES, 4, wide), 9)
+    for number in range(20, 30):
+        stopping.reason(number, width(40), report([0.9, 0.9], flops=1e5))
+    assert stopping.reason(51, width(8), report([0.1], flops=3e6)) is None
+
+
+def test_a_continued_search_knows_the_ends_of_the_study(new_study, micro):
+    study = new_study(objectives=("flops", "params"))
+    for i, architecture in enumerate(list(micro.enumerate())[:12]):
+        number = study.start(study.given(None, {}), architecture)
+        given = report([0.1, 0.2, 0.3, 0.8 + i / 100], flops=1e6)
+        study.finish(number, "complete", "", given.measurements, given.curve)
+    fresh = report([0.1], flops=1e7)
+    assert Stopping("front", OBJECTIVES, 4, nothing, study.trials).reason(99, TINY, fresh) is not None
+    assert Stopping("front", OBJECTIVES, 4, nothing, study.trials[:9]).reason(99, TINY, fresh) is None
 
 
 @pytest.mark.parametrize("outcome", ["stopped", "infeasible", "complete"])
