@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +17,7 @@ from lkspace.errors import UserError
 from lkspace.nets.layers import DepthwiseConv2d
 from lkspace.processor import processor_name
 from lkspace.registry import scores
-from lkspace.scores import timing
+from lkspace.scores import denormals, timing
 from lkspace.scores.quiet import Device
 from lkspace.scores.score import Direction, Measurement, Setting
 from lkspace.space.architecture import Architecture
@@ -126,22 +125,16 @@ def _pass(network: nn.Module, images: Tensor, layout: str) -> Callable[[], float
 @contextlib.contextmanager
 def only_threads(threads: int) -> Iterator[None]:
     """This many threads, denormals flushed as every runtime for inference does, no garbage collection."""
-    threads_before, collecting, flushing = torch.get_num_threads(), gc.isenabled(), _flushes_denormals()
+    threads_before, collecting = torch.get_num_threads(), gc.isenabled()
     gc.disable()
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
     try:
-        yield
+        with denormals.flushed():
+            yield
     finally:
-        torch.set_flush_denormal(flushing)
         torch.set_num_threads(threads_before)
         if collecting:
             gc.enable()
-
-
-def _flushes_denormals() -> bool:
-    smallest = sys.float_info.min  # torch can set the mode but not tell it
-    return smallest / 2 == 0.0
 
 
 def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:

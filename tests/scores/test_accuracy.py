@@ -9,6 +9,7 @@ from torch import nn
 from lkspace.data.imageset import ImageSet, Split
 from lkspace.errors import UserError
 from lkspace.registry import scores
+from lkspace.scores import denormals
 from lkspace.scores import training as training_module
 from lkspace.scores.accuracy import training
 from lkspace.scores.score import Diverged, Setting
@@ -157,6 +158,20 @@ def test_a_training_goes_on_from_its_state_to_the_same_bits(images, tmp_path):
         assert both[-1].details["seconds"] > both[0].details["seconds"]
         expected = straight.learnt.state_dict()
         assert all(torch.equal(tensor, expected[key]) for key, tensor in resumed.learnt.state_dict().items())
+
+
+@pytest.mark.parametrize("flushing", [False, True])
+def test_the_process_computes_afterwards_as_before(images, flushing):
+    torch.set_flush_denormal(flushing)
+    try:
+        run(images, dataclasses.replace(SETTING, epochs=1))
+        assert denormals.are_flushed() is flushing
+        left = ProxyTraining(TINY, SETTING, images).epochs()
+        next(left)
+        left.close()
+        assert denormals.are_flushed() is flushing
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_a_state_of_another_architecture_is_refused(images):

@@ -11,7 +11,7 @@ from torch import nn
 from lkspace import nets
 from lkspace.errors import RunError, UserError
 from lkspace.registry import scores
-from lkspace.scores import latency, timing
+from lkspace.scores import denormals, latency, timing
 from lkspace.scores.latency import Latency, device_name, prepared
 from lkspace.scores.quiet import Device
 from lkspace.scores.score import Setting
@@ -104,7 +104,7 @@ def test_process_is_left_as_it_was(flushing):
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     try:
         measured(latency_threads=threads + 1)
-        assert latency._flushes_denormals() is flushing
+        assert denormals.are_flushed() is flushing
         assert (torch.tensor([1e-310], dtype=torch.float64) * 1 == 0).item() is flushing
     finally:
         torch.set_flush_denormal(False)
