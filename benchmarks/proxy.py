@@ -1,7 +1,7 @@
 """Does the default proxy tell architectures apart, and as a longer training would?
 
 Trains 12 architectures of replknet-tiny - its reference points, then random ones in which every choice of the space is
-about equally often - with three seeds each (data, initial weights, order), and once five times as long. Prints
+about equally often - with three seeds each (initial weights, order), and once five times as long. Prints
 accuracy, the spread between architectures over the spread between seeds, and Kendall's tau between proxy and long
 training with an interval by bootstrap.
 
@@ -99,7 +99,7 @@ def conditions(short: Setting, found: list[Architecture]) -> dict[str, Any]:
     kept |= {} if short.device == "cpu" else {"device": short.device}
     return {
         **kept,
-        "canvases": digits.RECIPE,
+        "canvases": digits.Digits.parse(short.data.partition(":")[2]).fingerprint(),
         "recipe": dataclasses.asdict(Recipe()),
         "architectures": {a.id: a.to_dict() for a in found},
     }
@@ -191,7 +191,7 @@ def report(record: dict[str, Any], found: list[Architecture], setting: Setting) 
     table = np.array([[r["accuracy"] for r in runs] for runs in short.values()])
     between = table.mean(1).std(ddof=1)
     within = np.sqrt(table.var(1, ddof=1).mean())
-    # What a seed does to all alike, by its canvases, reorders nothing: one search has one seed.
+    # What a seed does to all alike, by its order of images, reorders nothing: one search has one seed.
     own = table - table.mean(0)
     rest = np.sqrt(own.var(1, ddof=1).mean() * len(own) / (len(own) - 1))
     lines += [

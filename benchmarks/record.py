@@ -130,8 +130,7 @@ def main() -> None:
     # Seed by seed, so that an early end leaves all architectures at a seed rather than some at all.
     work = [(a, seed) for seed in range(options.seeds) for a in found if (a.id, seed) not in finished]
     print(f"{len(found)} architectures, {len(done)} trainings done, {len(work)} to do")
-    for seed in {seed for _, seed in work}:
-        load(options.data, space.image_size, seed, None, None)  # decoded once, before the workers ask for them
+    load(options.data, space.image_size)  # decoded once, before the workers ask for them
     running: set[Future[dict[str, Any]]] = set()
     context = get_context("spawn" if options.device.startswith("cuda") else None)  # CUDA does not survive a fork
     with ProcessPoolExecutor(options.workers, context) as pool, journal_of(options.out).open("a") as journal:

@@ -50,7 +50,7 @@ def search(
         Literal["front", "halving", "none"],
         typer.Option(help="End trainings that will not reach the front, or that fall behind others of their cost."),
     ] = "front",
-    seed: Annotated[int, typer.Option(min=0, help="Decides data, weights and order of candidates.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides initial weights and the order of candidates.")] = 0,
     run: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/SPACE")] = None,
     storage: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""Images and labels from one front door, `load(spec)`: decoded once, cached, memory-mapped, deterministic by seed."""
+"""Images and labels from one front door, `load(spec)`: decoded once, cached, memory-mapped, the same every time."""
 
 from lkspace.data.cache import cache_folder
 from lkspace.data.imageset import ImageSet, Split

@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 FORMAT = 1  # Of the files in a folder; part of the key.
 
 
-def stored(folder: Path, source: Source, size: int, seed: int, progress: Progress | None) -> dict[SplitName, Split]:
+def stored(folder: Path, source: Source, size: int, progress: Progress | None) -> dict[SplitName, Split]:
     """The splits of a source, memory-mapped from `folder`, which is written first if it is not there.
 
     progress: called with (images done, images in all), also once at the end. Raises UserError if the cache cannot
@@ -40,7 +40,7 @@ def stored(folder: Path, source: Source, size: int, seed: int, progress: Progres
         with _locked(folder.with_suffix(".lock")):
             with contextlib.suppress(_Broken):
                 return _opened(folder)  # somebody else was faster
-            _write(folder, source, size, seed, progress)
+            _write(folder, source, size, progress)
     return _opened(folder)
 
 
@@ -63,19 +63,19 @@ def _opened(folder: Path) -> dict[SplitName, Split]:
     return splits
 
 
-def _write(folder: Path, source: Source, size: int, seed: int, progress: Progress | None) -> None:
+def _write(folder: Path, source: Source, size: int, progress: Progress | None) -> None:
     for old in (folder, *folder.parent.glob(f".{folder.name}.*")):  # damaged, or left by a process that died
         shutil.rmtree(old, ignore_errors=True)
     unfinished = folder.parent / f".{folder.name}.{os.getpid()}"
     unfinished.mkdir()
     try:
-        labels = {name: source.labels(name, seed) for name in SPLITS}
+        labels = {name: source.labels(name) for name in SPLITS}
         total, done = sum(map(len, labels.values())), 0
         for name in SPLITS:
             np.save(unfinished / f"{name}_labels.npy", labels[name])
             with (unfinished / f"{name}_images.npy").open("wb") as file:
                 _header(file, (len(labels[name]), size, size, 3))
-                for chunk in source.chunks(name, size, seed):
+                for chunk in source.chunks(name, size):
                     file.write(np.ascontiguousarray(chunk).data)  # not through a map: a full disk is then an error
                     done += len(chunk)
                     if progress is not None:

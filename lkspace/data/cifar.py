@@ -66,17 +66,17 @@ class Cifar:
                 )
         return cls(path, classes, _class_names(path / layout.meta, layout.names, classes))
 
-    def fingerprint(self, seed: int) -> object:
+    def fingerprint(self) -> object:
         """Path, size and time of change of every file."""
         files = _LAYOUTS[self.classes].files
         stats = [(name, (self.path / name).stat()) for split in files.values() for name in split]
         return ["cifar", self.classes, str(self.path.resolve()), [(n, s.st_size, s.st_mtime_ns) for n, s in stats]]
 
-    def labels(self, split: SplitName, seed: int) -> Labels:
+    def labels(self, split: SplitName) -> Labels:
         """(n,) fine labels in the order of the files."""
         return np.concatenate([labels for _, labels in self._read(split)])
 
-    def chunks(self, split: SplitName, size: int, seed: int) -> Iterator[Pixels]:
+    def chunks(self, split: SplitName, size: int) -> Iterator[Pixels]:
         """Images in the order of the files."""
         for images, _ in self._read(split):
             yield from resized(images, size)

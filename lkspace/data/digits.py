@@ -20,7 +20,7 @@ from lkspace.data import options
 from lkspace.data.source import Labels, Pixels, SplitName, in_order
 from lkspace.errors import UserError
 
-RECIPE = 2  # Raise whenever the same options and seed would draw other canvases: it keys the cache.
+RECIPE = 2  # Raise whenever the same options would draw other canvases: it keys the cache.
 TRAINING_IMAGES = 1400
 EXPOSURE = 0.5  # mean of every channel of every canvas, before what is out of range is cut
 CONTRAST = (0.3, 0.6)
@@ -30,12 +30,13 @@ DEFAULT_SIZE = 64
 SMALLEST, LARGEST = 40 / 64, 60 / 64
 TRAIN_CANVASES, VAL_CANVASES = 3000, 2000
 CHUNK = 250
-_KNOWN = {"size": "64", "range": "40-60", "train": "3000", "val": "2000"}
+_KNOWN = {"size": "64", "range": "40-60", "train": "3000", "val": "2000", "seed": "0"}
 
 
 @dataclass(frozen=True)
 class Digits:
-    """`digits[:size=64,range=40-60,train=3000,val=2000]`: side of the canvas, sides of the digit, how many canvases.
+    """`digits[:size=64,range=40-60,train=3000,val=2000,seed=0]`: side of the canvas, sides of the digit, how many
+    canvases, and which ones: each seed is another data set.
 
     low, high: sides of the digit in pixels, uniform in [low, high); None: in proportion to the canvas.
     """
@@ -45,6 +46,7 @@ class Digits:
     high: int | None = None
     train: int = TRAIN_CANVASES
     val: int = VAL_CANVASES
+    seed: int = 0
     class_names: tuple[str, ...] = tuple("0123456789")
     flip: bool = False
     shift: bool = False
@@ -58,7 +60,8 @@ class Digits:
         low, high = _range(given["range"], size or 1024) if "range" in given else (None, None)
         train = count(given["train"], "train", low=10) if "train" in given else TRAIN_CANVASES
         val = count(given["val"], "val", low=10) if "val" in given else VAL_CANVASES
-        return cls(size, low, high, train, val)
+        seed = options.whole(given["seed"], "seed", "digits", 0, 2**32 - 1) if "seed" in given else 0
+        return cls(size, low, high, train, val, seed)
 
     @property
     def native_size(self) -> int:
@@ -70,31 +73,31 @@ class Digits:
         """Whether the user asked for a side."""
         return self.canvas is not None
 
-    def fingerprint(self, seed: int) -> object:
-        """Recipe, options and seed."""
-        return ["digits", RECIPE, self.low, self.high, self.train, self.val, seed]
+    def fingerprint(self) -> object:
+        """Recipe and options."""
+        return ["digits", RECIPE, self.low, self.high, self.train, self.val, self.seed]
 
-    def labels(self, split: SplitName, seed: int) -> Labels:
+    def labels(self, split: SplitName) -> Labels:
         """Label of each canvas: every handwritten image is used equally often, in an order that the seed decides."""
         _, labels = _handwriting(split)
-        return labels[self._order(split, seed)]
+        return labels[self._order(split)]
 
-    def chunks(self, split: SplitName, size: int, seed: int) -> Iterator[Pixels]:
+    def chunks(self, split: SplitName, size: int) -> Iterator[Pixels]:
         """Canvases drawn in chunks, each from a generator of its own, so that threads do not change them."""
         low, high = self._sides(size)
         images, _ = _handwriting(split)
-        order = self._order(split, seed)
+        order = self._order(split)
 
         def draw(start: int) -> Pixels:
-            rng = np.random.default_rng([seed, _STREAM[split], start])
+            rng = np.random.default_rng([self.seed, _STREAM[split], start])
             return _canvases(images[order[start : start + CHUNK]], size, low, high, rng)
 
         return in_order(draw, range(0, len(order), CHUNK))
 
-    def _order(self, split: SplitName, seed: int) -> npt.NDArray[np.intp]:
+    def _order(self, split: SplitName) -> npt.NDArray[np.intp]:
         count = self.train if split == "train" else self.val
         images = len(_handwriting(split)[0])
-        rng = np.random.default_rng([seed, _STREAM[split]])
+        rng = np.random.default_rng([self.seed, _STREAM[split]])
         rounds = [rng.permutation(images) for _ in range(-(-count // images))]
         return np.concatenate(rounds)[:count]
 

@@ -61,7 +61,7 @@ class Folder:
             raise UserError(f"data folder {error.filename or path}: {error.strerror}; make it readable") from None
         return cls(path, names, files)
 
-    def fingerprint(self, seed: int) -> object:
+    def fingerprint(self) -> object:
         """Path, size and time of change of every file."""
         try:
             stats = [
@@ -73,11 +73,11 @@ class Folder:
             raise UserError(f"image {error.filename}: {error.strerror}; mend or remove the file") from None
         return ["folder", str(self.path.resolve()), stats]
 
-    def labels(self, split: SplitName, seed: int) -> Labels:
+    def labels(self, split: SplitName) -> Labels:
         """(n,), sorted by class and path."""
         return np.array([label for _, label in self.files[split]], np.int64)
 
-    def chunks(self, split: SplitName, size: int, seed: int) -> Iterator[Pixels]:
+    def chunks(self, split: SplitName, size: int) -> Iterator[Pixels]:
         """Decoded, upright, cropped and resized; UserError naming the first file that cannot be."""
         paths = iter([path for path, _ in self.files[split]])
 

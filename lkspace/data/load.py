@@ -35,24 +35,23 @@ def describe(spec: str) -> Description:
 def load(
     spec: str,
     size: int | None = None,
-    seed: int = 0,
     cache: Path | str | None = None,
     progress: Progress | None = None,
 ) -> ImageSet:
     """Images and labels of a data spec: decoded on the first call, memory-mapped from the cache on every later one.
 
-    spec: digits[:size=64,range=40-60,train=3000,val=2000], folder:PATH, cifar10:PATH, cifar100:PATH, npz:PATH.
+    spec: digits[:size=64,range=40-60,train=3000,val=2000,seed=0], folder:PATH, cifar10:PATH, cifar100:PATH, npz:PATH.
     size: side in pixels that images are cropped to a square and resized to; None: the source's own.
-    seed: decides what is drawn (digits only). cache: folder in place of `cache_folder()`.
+    cache: folder in place of `cache_folder()`.
     progress: called with (images done, images in all) while decoding, not at all if the cache has them.
     Raises UserError, naming file and mend, on anything wrong with the user's files; RunError on a full disk.
     """
     source = _source(spec)
     size = _side(spec, source, size)
-    content = json.dumps([FORMAT, size, source.fingerprint(seed)], sort_keys=True)
+    content = json.dumps([FORMAT, size, source.fingerprint()], sort_keys=True)
     key = hashlib.sha256(content.encode()).hexdigest()[:20]
     folder = (Path(cache) if cache is not None else cache_folder()) / "data" / key
-    splits = stored(folder, source, size, seed, progress)
+    splits = stored(folder, source, size, progress)
     return ImageSet(spec, key, size, source.class_names, splits["train"], splits["val"], source.flip, source.shift)
 
 

@@ -56,12 +56,12 @@ class Npz:
             )
         return cls(path, names, class_names, min(shape[2:] if _planes_first(shape) else shape[1:3]))
 
-    def fingerprint(self, seed: int) -> object:
+    def fingerprint(self) -> object:
         """Path, size and time of change of the file."""
         stat = self.path.stat()
         return ["npz", str(self.path.resolve()), stat.st_size, stat.st_mtime_ns]
 
-    def labels(self, split: SplitName, seed: int) -> Labels:
+    def labels(self, split: SplitName) -> Labels:
         """(n,), checked against the number of images and of classes."""
         images, labels = self.names[split]
         with _archive(self.path) as archive:
@@ -69,7 +69,7 @@ class Npz:
             values = _array(archive, self.path, labels)
         return checked_labels(values, count, len(self.class_names), f"{self.path}: {labels}")
 
-    def chunks(self, split: SplitName, size: int, seed: int) -> Iterator[Pixels]:
+    def chunks(self, split: SplitName, size: int) -> Iterator[Pixels]:
         """Central squares, resized."""
         name = self.names[split][0]
         with _archive(self.path) as archive:

@@ -36,15 +36,15 @@ class Source(Protocol):
     @property
     def fixed_size(self) -> bool: ...  # noqa: D102
 
-    def fingerprint(self, seed: int) -> object:
+    def fingerprint(self) -> object:
         """All that the arrays depend on beside the size, as JSON types: it keys the cache, so it must be cheap."""
         ...
 
-    def labels(self, split: SplitName, seed: int) -> Labels:
+    def labels(self, split: SplitName) -> Labels:
         """(n,) in [0, classes), in the order of `chunks`."""
         ...
 
-    def chunks(self, split: SplitName, size: int, seed: int) -> Iterator[Pixels]:
+    def chunks(self, split: SplitName, size: int) -> Iterator[Pixels]:
         """(k, size, size, 3) arrays that together are the split, decoded in parallel, never all at once."""
         ...
 

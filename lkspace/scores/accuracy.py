@@ -42,9 +42,9 @@ def training(architecture: Architecture, setting: Setting) -> ProxyTraining:
 
 
 def _images(setting: Setting) -> ImageSet:
-    return _loaded(setting.data, setting.size, setting.seed, str(setting.cache) if setting.cache else None)
+    return _loaded(setting.data, setting.size, str(setting.cache) if setting.cache else None)
 
 
 @functools.lru_cache(maxsize=1)  # one search, one image set: a worker maps it once for all its candidates
-def _loaded(data: str, size: int, seed: int, cache: str | None) -> ImageSet:
-    return load(data, size, seed, cache)
+def _loaded(data: str, size: int, cache: str | None) -> ImageSet:
+    return load(data, size, cache)

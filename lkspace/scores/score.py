@@ -15,8 +15,8 @@ class Setting:
     """What every candidate of one search is scored under; picklable, and recorded with the study.
 
     data: a `--data` spec such as "digits" or "folder:PATH"; size: image side in pixels; classes: how many.
-    seed: decides data, initial weights and batch order. device: "cpu" or "cuda[:n]". threads: of one training.
-    epochs, batch, rate: of the proxy training. latency_*: what is timed. cache: where decoded data lie.
+    seed: decides initial weights, order of batches and augmentation. device: "cpu" or "cuda[:n]". threads: of one
+    training. epochs, batch, rate: of the proxy training. latency_*: what is timed. cache: where decoded data lie.
     """
 
     data: str

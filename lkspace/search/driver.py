@@ -159,7 +159,7 @@ class _Search:
         if "accuracy" not in self.request.scores:
             return ""
         with bar(self.console, "decoding images") as progress:
-            return load(setting.data, setting.size, setting.seed, setting.cache, progress).key
+            return load(setting.data, setting.size, setting.cache, progress).key
 
     def _local_cpus(self) -> int:
         threads = self.request.setting.threads

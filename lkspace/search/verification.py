@@ -37,9 +37,11 @@ def verify(
 ) -> Study:
     """Train `top` members of the front and as many other candidates again, longer, and measure their latency anew.
 
-    epochs: of a longer training, "20", or "5x" for five times the run's. seeds: trainings of each candidate; data,
-    weights and order differ. Every training is kept in the study at once; what is there already is not done again.
-    gpus_per_trial: of a training, 1 if the run was made on a GPU. The study's `trust` says what came of it.
+    epochs: of a longer training, "20", or "5x" for five times the run's. seeds: trainings of each candidate, which
+    differ in initial weights and order of images. Every training is kept in the study at once; what is there already
+    is not done again. gpus_per_trial: of a training, 1 if the run was made on a GPU. The study's `trust` says what came
+    of it.
+
     Raises UserError if the call is wrong or there is nothing to verify, RunError if it cannot go on, Interrupted on
     Ctrl-C.
     """
@@ -58,11 +60,13 @@ def verify(
     with run_lock(study.folder) as lock, scratch_folder() as scratch:
         lock.remember(scratch)
         try:
-            for each in settings if missing else []:
+            if missing:
                 with bar(console, "decoding images") as progress:
-                    images = load(each.data, each.size, each.seed, each.cache, progress)
-                if each.seed == setting.seed and images.key != study.plan.environment.get("data_key", images.key):
-                    raise UserError(f"the files of {each.data} have changed since the run: put them back to verify it")
+                    images = load(setting.data, setting.size, setting.cache, progress)
+                if images.key != study.plan.environment.get("data_key", images.key):
+                    raise UserError(
+                        f"the files of {setting.data} have changed since the run: put them back to verify it"
+                    )
             cpus = setting.threads * (concurrency or max(1, cores() // setting.threads))
             with ray_cluster(scratch, address, cpus=cpus, gpus=gpus):
                 slots = trial_slots(setting.threads, gpus)
