@@ -2,7 +2,7 @@
 
 AdamW, cosine after a linear warm-up, label smoothing, no weight decay on norms and biases (Ding et al., CVPR 2022,
 appendix A), without the heavy augmentation, which only long runs repay. What is judged is the weights' moving average:
-while the rate is still high it says twice as well as the weights themselves what they will come to.
+while the rate is still high it says better than the weights themselves what they will come to.
 `benchmarks/proxy.py` says how well it ranks.
 """
 

@@ -8,6 +8,7 @@ from lkspace.errors import RunError
 from lkspace.scores.memory import training_bytes
 from lkspace.scores.score import Measurement, Setting
 from lkspace.search.candidates import Candidates, cheap_scores
+from lkspace.search.checkpoint import NAME
 from lkspace.search.evaluate import Report
 from lkspace.search.progress import Display
 from lkspace.search.propose import Proposer
@@ -83,6 +84,21 @@ def test_every_ending_gets_its_state(new_study, micro, report, outcome, state):
     assert trial.outcome == outcome
     assert trial.reason
     assert study._optuna.get_trials()[0].state.name == state
+
+
+def test_a_trial_that_has_ended_keeps_no_checkpoint(new_study, micro):
+    study = new_study()
+    searching = searcher(study, micro)
+    configs = [searching.suggest("a"), searching.suggest("b")]
+    folders = [study.folder / "trials" / str(config["number"]) for config in configs]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        for name in (NAME, f".{NAME}.1234", "curve.json"):
+            (folder / name).touch()
+    searching.on_trial_complete("a", complete(micro, configs[0]))
+    searching.on_trial_complete("b", error=True)  # will be taken up again
+    assert sorted(p.name for p in folders[0].iterdir()) == ["curve.json"]
+    assert (folders[1] / NAME).is_file()
 
 
 @pytest.mark.parametrize("ending", [{"error": True}, {"result": None}, {"result": {}}, {"result": {"report": 3}}])
