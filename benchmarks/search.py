@@ -14,7 +14,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,13 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from problems import Problem, problem
 from recorded import recorded
 
-from lkspace.search import halving, outlook
+from lkspace import reference
+from lkspace.scores.score import Measurement
+from lkspace.search.evaluate import Report
 from lkspace.search.parameters import Parameters
 from lkspace.search.pareto_sampler import ParetoSampler
-from lkspace.search.stopping import KINDS, rungs
-from lkspace.study import partial
+from lkspace.search.stopping import KINDS, Stopping
+from lkspace.study import Objective, partial
 from lkspace.study.pareto import non_dominated
 
 RESULTS = Path(__file__).parent / "results" / "search_synthetic.json"
@@ -81,7 +83,7 @@ def run(task: Problem, name: str, seed: int, rule: str) -> dict[str, Any]:
     truths: list[Any] = []
     whole: list[bool] = []
     points: set[Any] = set()
-    stopping = _Stopping(rule, float(signs[0]))
+    stopping = _Stopping(rule, task.directions)
     parameters = Parameters(task.space)
     shares, spent, longest, trained, full = {}, 0.0, 0.0, 0, 0
     for number in range(1, max(task.budgets) + 1):
@@ -96,7 +98,7 @@ def run(task: Problem, name: str, seed: int, rule: str) -> dict[str, Any]:
         curve = list(task.curve(trial.params, noise)) if rule != "none" and task.curve is not None else [observed[0]]
         sizes = task.features(trial.params) if task.features is not None else []
         features = [*parameters.encode(trial.params), *sizes]
-        reached = stopping.reached(curve, [*(signs * truth)[1:]], sizes, features)
+        reached = stopping.reached(curve, truth[1:].tolist(), sizes, features)
         trained, full = trained + reached, full + len(curve)
         if rule != "none":
             rest = [None] * (len(truth) - 1)
@@ -130,37 +132,40 @@ def _share(those: Any) -> float | None:
 
 
 class _Stopping:
-    """Early stopping of a search that trains one candidate after the other."""
+    """A search's own early stopping, for one that trains one candidate after the other and reports a value an epoch."""
 
-    def __init__(self, rule: str, sign: float) -> None:
-        self._rule, self._sign = rule, sign
-        self._at: dict[int, list[tuple[float, Any, Any]]] = {}
-        self._ends: dict[int, list[float]] = {}
+    def __init__(self, rule: str, directions: Sequence[Any]) -> None:
+        names = ["accuracy", *(f"cost {j}" for j in range(1, len(directions)))]
+        self._objectives = [Objective(name, "", direction) for name, direction in zip(names, directions, strict=True)]
+        self._rule = rule
+        self._stopping: Stopping | None = None
+        self._features: Any = None
+        self._trials = 0
 
-    def reached(self, curve: list[float], costs: Any, sizes: Any, features: Any) -> int:
-        """The epochs of a training with this curve of the first objective; costs: the other objectives."""
+    def reached(self, curve: list[float], costs: Sequence[float], sizes: Sequence[float], features: Any) -> int:
+        """The epochs of a training with this curve of the first objective; costs: the other objectives.
+
+        sizes: in place of FLOPs the first one, by which halving finds peers. features: known beforehand.
+        """
         if self._rule == "none":
             return len(curve)
-        passed = []
-        for rung in rungs(len(curve))[: 2 if self._rule == "halving" else None]:
-            known, ends = self._at.setdefault(rung, []), self._ends.setdefault(rung, [])
-            known.append(
-                (self._sign * curve[rung - 1], [*costs, *sizes] if self._rule == "halving" else costs, features)
-            )
-            ends.append(np.nan)
-            passed.append(rung)
-            learnt, fixed, beforehand = (np.array(column) for column in zip(*known, strict=True))
-            row = len(known) - 1
-            if self._rule == "halving":
-                on = halving.goes_on(learnt[:, None], fixed, row)
-            else:
-                here, there = outlook.distance_left(learnt, np.array(ends), self._sign if self._sign < 0 else 0.0)
-                on = outlook.goes_on(here[:, None], there[:, None], fixed, beforehand, row)
-            if not on:
-                return int(rung)
-        for rung in passed:
-            self._ends[rung][-1] = self._sign * curve[-1]
+        if self._stopping is None:
+            self._stopping = Stopping(self._rule, self._objectives, len(curve), lambda _: self._features)
+        self._features = np.array(features)
+        settled = dict(zip([o.name for o in self._objectives[1:]], costs, strict=True))
+        settled |= {"flops": sizes[0]} if len(sizes) else {}
+        entries = [{"accuracy": v, "epoch": e, "epochs": len(curve)} for e, v in enumerate(curve, 1)]
+        self._trials += 1
+        for epoch, value in enumerate(curve, 1):
+            measured = {name: Measurement(v) for name, v in (settled | {"accuracy": value}).items()}
+            report = Report(measured, tuple(entries[:epoch]))
+            if self._stopping.reason(self._trials, _NOBODY, report) is not None:
+                return epoch
         return len(curve)
+
+
+# The testbed's candidates are points, not networks; what is known of one comes as features.
+_NOBODY = reference("replknet-31b")
 
 
 def table(results: list[dict[str, Any]]) -> str:
