@@ -35,7 +35,10 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str
     def compute(choice: Choice) -> Tensor:
         return paths.convolution(choice, x, weight, bias, flip, activation, posed.precision)
 
-    return compute(tuning.choose(posed, x.device, lambda choice: lambda: compute(choice)))
+    def prepare(choice: Choice) -> None:
+        paths.prepare(choice, x, weight, flip, activation)
+
+    return compute(tuning.choose(posed, x.device, lambda choice: lambda: compute(choice), prepare))
 
 
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -44,4 +47,7 @@ def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     def compute(choice: Choice) -> Tensor:
         return paths.gradient_of_weight(choice, grad, x, weight, posed.precision)
 
-    return compute(tuning.choose(posed, x.device, lambda choice: lambda: compute(choice)))
+    def prepare(choice: Choice) -> None:
+        paths.prepare_gradient(choice, grad, x, weight)
+
+    return compute(tuning.choose(posed, x.device, lambda choice: lambda: compute(choice), prepare))

@@ -9,28 +9,55 @@ from torch import Tensor
 
 from lkspace.kernels import torch_backend
 from lkspace.kernels.checks import memory_format
-from lkspace.kernels.gpu import dense, fma, toeplitz, weight_gradient
+from lkspace.kernels.gpu import compiler, dense, fma, mma, toeplitz, weight_gradient
 from lkspace.kernels.gpu.choice import Choice
 from lkspace.kernels.gpu.problem import Problem
 
-_CONVOLUTIONS = {"toeplitz": toeplitz.run, "dense": dense.run, "taps": fma.run}
+_CONVOLUTIONS = {"toeplitz": toeplitz.run, "dense": dense.run, "taps": fma.run, "mma": mma.run}
 _FEW_TAPS = 25  # up to here nearly all of a Toeplitz product is zeros: `taps` is the first guess
 _TORCH = (Choice("torch"), Choice("torch", planar=True))
 _ANY_DEVICE = (108, 99 * 1024)  # multiprocessors, shared memory of a block; where there is only the interpreter
 
 
 def candidates(problem: Problem, device: torch.device) -> list[Choice]:
-    """Every way that is worth timing, the best guess first; torch's two layouts are always among them, last."""
+    """Every way that is worth timing, the best guess first; torch's two layouts are always among them, last.
+
+    Where `mma` can compute, Triton's paths are not offered: none was as fast, and each has to be compiled first.
+    """
     processors, shared_memory = limits(device)
+    compiles = device.type == "cuda" and compiler.available()
     if problem.direction == "weight gradient":
+        own = mma.gradient_choices(problem, processors, shared_memory) if compiles else []
+        if own:
+            return [*(_in_both_layouts(own, len(own), 0) if problem.channels_last else own), *_TORCH]
         own = weight_gradient.choices(problem, processors)
         return [*(_in_both_layouts(own, 3, 1) if problem.channels_last else own), *_TORCH]
+    own = mma.choices(problem, processors, shared_memory) if compiles else []
+    if own:
+        return [*(_in_both_layouts(own, len(own), 0) if problem.channels_last else own), *_TORCH]
     products = [*dense.choices(problem), *toeplitz.choices(problem, processors, shared_memory)]
     if problem.channels_last:
         products = _in_both_layouts(products, 4, 1)
     taps = fma.choices(problem)
     few = problem.kh * problem.kw <= _FEW_TAPS or problem.precision == "ieee"
     return [*taps, *products, *_TORCH] if few else [*products, *taps, *_TORCH]
+
+
+def prepare(choice: Choice, x: Tensor, weight: Tensor, flip: bool, activation: str) -> None:
+    """Compile what `convolution` will need, where that can be done beside other work."""
+    if choice.path == "mma":
+        mma.prepare(choice, _planes(x) if choice.planar else x, weight, flip, activation)
+
+
+def prepare_gradient(choice: Choice, grad: Tensor, x: Tensor, weight: Tensor) -> None:
+    """Compile what `gradient_of_weight` will need, where that can be done beside other work."""
+    if choice.path == "mma":
+        mma.prepare_gradient(choice, *(_planes(grad), _planes(x)) if choice.planar else (grad, x), weight)
+
+
+def _planes(x: Tensor) -> Tensor:
+    """What a copy of x to contiguous planes will look like."""
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def convolution(
@@ -52,7 +79,10 @@ def gradient_of_weight(choice: Choice, grad: Tensor, x: Tensor, weight: Tensor, 
     if choice.planar:
         grad, x = grad.contiguous(), x.contiguous()
     into_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    weight_gradient.run(choice, grad, x, into_weight, precision)
+    if choice.path == "mma":
+        mma.gradient(choice, grad, x, into_weight)
+    else:
+        weight_gradient.run(choice, grad, x, into_weight, precision)
     return into_weight
 
 

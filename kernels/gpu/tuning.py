@@ -10,22 +10,27 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import statistics
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 import triton
 
 from lkspace.folders import cache_folder
+from lkspace.kernels.gpu import compiler
 from lkspace.kernels.gpu.choice import Choice
 from lkspace.kernels.gpu.paths import candidates
 from lkspace.kernels.gpu.problem import Problem
 from lkspace.replacing import replacing
 
-FORMAT = 1  # of the files, and of the kernels that were timed: raise it when these become faster or slower
-HOPELESS = 3.0  # times the fastest so far: one call is enough to know
+FORMAT = 2  # of the files, and of the kernels that were timed: raise it when these become faster or slower
+HOPELESS = 3.0  # times the fastest so far: one call is enough to know,
+LAUNCHED = 1e-3  # if it takes longer than this, in seconds: a shorter call may only have waited for its launch
+UNTIMED = 2**18  # elements of x up to which nothing is timed, see `guessed`
 SPAN = 1e-3  # seconds that the calls of one captured graph take together, at least one call
 REPLAYS = 5
 
@@ -34,12 +39,17 @@ _known: dict[tuple[torch.device, Problem], Choice] = {}
 Call = Callable[[], object]
 
 
-def choose(problem: Problem, device: torch.device, call: Callable[[Choice], Call]) -> Choice:
-    """The choice for this problem on this device; `call` makes of a choice the call that is to be timed."""
+def choose(
+    problem: Problem, device: torch.device, call: Callable[[Choice], Call], prepare: Callable[[Choice], None]
+) -> Choice:
+    """The choice for this problem on this device.
+
+    call: makes of a choice the call that is to be timed. prepare: compiles a choice, where a thread can do that.
+    """
     if (known := _known.get((device, problem))) is not None:
         return known
     offered = candidates(problem, device)
-    if device.type != "cuda":
+    if device.type != "cuda" or guessed(problem, offered):
         return offered[0]
     with _lock:  # one thread times, those that wait find its choice
         if (known := _known.get((device, problem))) is not None:
@@ -49,6 +59,7 @@ def choose(problem: Problem, device: torch.device, call: Callable[[Choice], Call
         if choice is None:
             if torch.cuda.is_current_stream_capturing():
                 return offered[0]
+            compiled(offered, prepare)
             times = measured(offered, call)
             choice = min(times, key=times.__getitem__)
             store(name, problem, choice, times)
@@ -56,10 +67,26 @@ def choose(problem: Problem, device: torch.device, call: Callable[[Choice], Call
         return choice
 
 
+def guessed(problem: Problem, offered: list[Choice]) -> bool:
+    """Whether the first guess is as good as any: a problem so small that the launch takes longer than the work."""
+    return offered[0].path == "mma" and problem.n * problem.c * problem.h * problem.w <= UNTIMED
+
+
 def forget() -> None:
     """Drop what this process knows; files stay."""
     with _lock:
         _known.clear()
+
+
+def compiled(offered: list[Choice], prepare: Callable[[Choice], None]) -> None:
+    """Prepare all of them side by side; what cannot be compiled is left for `measured` to find out."""
+
+    def attempt(choice: Choice) -> None:
+        with contextlib.suppress(compiler.CannotCompile):
+            prepare(choice)
+
+    with ThreadPoolExecutor(min(len(offered), os.cpu_count() or 1)) as pool:
+        list(pool.map(attempt, offered))
 
 
 def measured(offered: list[Choice], call: Callable[[Choice], Call]) -> dict[Choice, float]:
@@ -79,7 +106,12 @@ def measured(offered: list[Choice], call: Callable[[Choice], Call]) -> dict[Choi
 
 def _cannot_run(error: Exception) -> bool:
     """Whether a tile asks for more than this device or this version of Triton has; any other error is a bug."""
-    kinds = (triton.runtime.errors.OutOfResources, triton.compiler.errors.CompilationError, torch.OutOfMemoryError)
+    kinds = (
+        triton.runtime.errors.OutOfResources,
+        triton.compiler.errors.CompilationError,
+        torch.OutOfMemoryError,
+        compiler.CannotCompile,
+    )
     return isinstance(error, kinds) or "PassManager" in str(error)
 
 
@@ -87,7 +119,7 @@ def seconds(call: Call, hopeless: float = float("inf")) -> float:
     """Seconds of one call on the device, free of the time that launching takes the processor; waits for the device."""
     call()  # compiles
     once = _elapsed(call)
-    if once > hopeless:
+    if once > max(hopeless, LAUNCHED):
         return once
     count = max(1, round(SPAN / max(once, 1e-7)))
     graph = torch.cuda.CUDAGraph()  # not by `torch.cuda.graph`, which collects garbage first: longer than all of this

@@ -82,7 +82,7 @@ class TestChoice:
         tuning.forget()
 
     def choose(self) -> object:
-        return self.tuning.choose(self.problem, CUDA, lambda choice: lambda: None)
+        return self.tuning.choose(self.problem, CUDA, lambda choice: lambda: None, lambda choice: None)
 
     def file(self) -> Path:
         (found,) = self.folder.glob("*.json")

@@ -4,6 +4,7 @@ Where there is no GPU these tests skip unless TRITON_INTERPRET=1 is set; test_gp
 own, because Triton decides when it is imported whether it interprets. Shapes are as small as the interpreter is slow.
 """
 
+import dataclasses
 import os
 
 import pytest
@@ -18,7 +19,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU; test_gpu.py runs these in Triton's interpreter", allow_module_level=True)
 
-from lkspace.kernels.gpu import paths, tuning, weight_gradient  # noqa: E402
+from lkspace.kernels.gpu import mma, paths, tuning, weight_gradient  # noqa: E402
 from lkspace.kernels.gpu.choice import Choice  # noqa: E402
 from lkspace.kernels.gpu.problem import alignment, problem  # noqa: E402
 
@@ -360,3 +361,81 @@ class TestDevice:
     @staticmethod
     def kinds(offered: list[Choice]) -> list[Choice]:
         return list({(one.path, one.sizes.get("TABLE"), one.planar): one for one in reversed(offered)}.values())
+
+
+def of_rows(images: int, h: int, shares: int = 1) -> Choice:
+    return mma.by_rows(images, h, shares)
+
+
+def of_images(tiles: int, rows: int, warps: int, h: int) -> Choice:
+    return mma.by_images(warps // -(-h // rows) * tiles * 16, warps, tiles, rows)
+
+
+MMA = [
+    (of_rows(1, 9), (1, 1, 9, 11, 5, 3)),
+    (of_rows(2, 16, 2), (3, 2, 16, 16, 31, 31)),
+    (of_rows(2, 9), (5, 1, 9, 21, 7, 27)),
+    (of_rows(1, 3), (1, 1, 3, 33, 1, 5)),
+    (of_rows(4, 7), (3, 1, 7, 7, 13, 13)),
+    (of_rows(1, 18, 2), (2, 1, 18, 64, 31, 31)),
+    (mma.by_rows(2, 33, 1, 2), (3, 1, 33, 17, 31, 31)),
+    (mma.by_rows(2, 56, 1, 4), (2, 1, 56, 9, 13, 5)),
+    (of_images(1, 7, 1, 7), (3, 1, 7, 7, 13, 13)),
+    (of_images(1, 7, 2, 14), (17, 1, 14, 14, 27, 27)),
+    (of_images(2, 8, 4, 16), (20, 1, 16, 16, 31, 31)),
+    (of_images(1, 5, 1, 5), (2, 2, 5, 7, 3, 3)),
+]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="CUDA C++; test_gpu_emulated.py runs it on the processor")
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", ["contiguous", "sliced", "transposed", "channels_last"])
+@pytest.mark.parametrize(("choice", "shape"), MMA, ids=str)
+def test_mma(choice: Choice, shape: tuple[int, ...], layout: str, dtype: torch.dtype, flip: bool) -> None:
+    x, weight, bias, grad = operands(shape, dtype, layout)
+    wanted = expected(x, weight, bias, grad)["x" if flip else "y"]
+    found = convolved(
+        dataclasses.replace(choice, planar=layout == "channels_last"),
+        grad if flip else x,
+        weight,
+        None if flip else bias,
+        flip,
+    )
+    assert difference(found, wanted) < ROUNDING[dtype]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="CUDA C++; test_gpu_emulated.py runs it on the processor")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("choice", "shape"), [MMA[1], MMA[-3]], ids=str)
+def test_mma_passes_on_what_is_not_finite(choice: Choice, shape: tuple[int, ...], value: float) -> None:
+    x, weight, bias, _ = operands(shape, torch.bfloat16)
+    weight = weight[:, :, 12:-12, 12:-12].contiguous() if shape[-1] > 25 else weight[:, :, 5:-5, 5:-5].contiguous()
+    x[0, 0, 3, 2] = value
+    y = convolved(choice, x, weight, bias)
+    reach = torch.conv2d(
+        x.cpu().double(), weight.cpu().double(), bias.cpu().double(), 1, weight.shape[-1] // 2, 1, x.shape[1]
+    )
+    assert torch.equal(y.cpu().isfinite(), reach.isfinite())
+    assert difference(torch.nan_to_num(y, 0, 0, 0), torch.nan_to_num(reach.to(DEVICE), 0, 0, 0)) < 2**-7
+
+
+@pytest.mark.skipif(INTERPRETED, reason="CUDA C++; test_gpu_emulated.py runs it on the processor")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", ["contiguous", "sliced", "channels_last"])
+@pytest.mark.parametrize(
+    ("choice", "shape"),
+    [
+        (mma.of_gradient(1, 2, 1, 5), (1, 1, 9, 11, 5, 3)),
+        (mma.of_gradient(2, 4, 2, 31), (3, 2, 16, 16, 31, 31)),
+        (mma.of_gradient(16, 4, 1, 13), (17, 1, 7, 7, 13, 13)),
+        (mma.of_gradient(1, 2, 2, 31), (2, 1, 18, 64, 31, 31)),
+    ],
+    ids=str,
+)
+def test_mma_weight_gradient(choice: Choice, shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> None:
+    x, weight, bias, grad = operands(shape, dtype, layout)
+    wanted = expected(x, weight, bias, grad)["weight"]
+    found = [paths.gradient_of_weight(choice, grad, x, weight, precision(x)) for _ in range(2)]
+    assert difference(found[0], wanted) < ROUNDING[dtype]
+    assert torch.equal(*found)

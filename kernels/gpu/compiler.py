@@ -1,0 +1,118 @@
+"""CUDA C++ compiled at run time by NVRTC for the device at hand, and launched on torch's current stream.
+
+`cuda.bindings`, NVIDIA's own Python package, comes with torch's CUDA wheels; where it is missing there is no such path.
+Compiled code is kept in `$LKSPACE_CACHE/kernels`, by source, options, architecture and version of the compiler.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import threading
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lkspace.folders import cache_folder
+from lkspace.replacing import replacing
+
+_lock = threading.Lock()
+_binaries: dict[tuple[Path, tuple[str, ...]], bytes] = {}
+
+
+FLAGS = ("--std=c++17",)
+
+
+class CannotCompile(RuntimeError):
+    """The compiler or the driver refused; its own words follow."""
+
+
+@cache
+def available() -> bool:
+    """Whether there is a compiler."""
+    try:
+        return find_spec("cuda.bindings.nvrtc") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def function(source: Path, name: str, options: Sequence[str], shared_memory: int) -> Any:
+    """A handle of the kernel `name` on the current device, allowed so many bytes of dynamic shared memory a block."""
+    return _load(binary(source, options, torch.cuda.current_device()), name, shared_memory)
+
+
+def launch(handle: Any, grid: tuple[int, int], threads: int, shared_memory: int, arguments: Sequence[Any]) -> None:
+    """Arguments are tensors (their address), None (a null pointer) and integers as ctypes values."""
+    from cuda.bindings import driver
+
+    values = [
+        argument
+        if isinstance(argument, ctypes._SimpleCData)
+        else ctypes.c_void_p(0 if argument is None else argument.data_ptr())
+        for argument in arguments
+    ]
+    addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+    stream = torch.cuda.current_stream().cuda_stream
+    (failed,) = driver.cuLaunchKernel(
+        handle, *grid, 1, threads, 1, 1, shared_memory, stream, ctypes.addressof(addresses), 0
+    )
+    _check(failed)
+
+
+def binary(source: Path, options: Sequence[str], device: torch.device | int) -> bytes:
+    """Machine code for this device, from memory, the cache folder or the compiler, which lets other threads run."""
+    from cuda.bindings import nvrtc
+
+    flags = (f"--gpu-architecture=sm_{''.join(map(str, torch.cuda.get_device_capability(device)))}", *FLAGS, *options)
+    if (known := _binaries.get((source, flags))) is not None:
+        return known
+    text, version = source.read_text(), nvrtc.nvrtcVersion()[1:]
+    name = hashlib.sha256(repr((text, flags, version)).encode()).hexdigest()[:24]
+    path = cache_folder() / "kernels" / f"{name}.cubin"
+    try:
+        found = path.read_bytes()
+    except OSError:
+        found = compile_source(text, flags)
+        with contextlib.suppress(OSError), replacing(path) as new:
+            new.write_bytes(found)
+    with _lock:
+        return _binaries.setdefault((source, flags), found)
+
+
+def compile_source(source: str, flags: Sequence[str]) -> bytes:
+    """Machine code (cubin); needs no GPU. CannotCompile with the compiler's own words if it refuses."""
+    from cuda.bindings import nvrtc
+
+    failed, program = nvrtc.nvrtcCreateProgram(source.encode(), b"lkspace.cu", 0, [], [])
+    if failed.value:
+        raise CannotCompile(str(failed))
+    (failed,) = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
+    if failed.value:
+        log = b" " * nvrtc.nvrtcGetProgramLogSize(program)[1]
+        nvrtc.nvrtcGetProgramLog(program, log)
+        raise CannotCompile(log.decode(errors="replace").strip("\0 \n"))
+    binary: bytes = b" " * nvrtc.nvrtcGetCUBINSize(program)[1]
+    nvrtc.nvrtcGetCUBIN(program, binary)
+    nvrtc.nvrtcDestroyProgram(program)
+    return binary
+
+
+def _load(binary: bytes, name: str, shared_memory: int) -> Any:
+    from cuda.bindings import driver
+
+    failed, module = driver.cuModuleLoadData(binary)
+    _check(failed)
+    failed, handle = driver.cuModuleGetFunction(module, name.encode())
+    _check(failed)
+    most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    (failed,) = driver.cuFuncSetAttribute(handle, most, shared_memory)
+    _check(failed)
+    return handle
+
+
+def _check(failed: Any) -> None:
+    if failed.value:
+        raise CannotCompile(f"CUDA driver: {failed!r}")
