@@ -2,8 +2,8 @@
 
     python benchmarks/depthwise_tiles.py [--kernel 31] [--sizes 16 32 64] [--directions forward] [--out FILE]
 
-bfloat16, (64, 384, R, R), contiguous; also tiles that the operator itself would not try because its model holds them
-for slower, so that the model can be put right. "model" is the tile's rank by it.
+bfloat16, (64, 384, R, R), contiguous; Triton's paths as well, which the operator does not try where it has CUDA C++,
+and tiles that their model holds for slower, so that the model can be put right. "model" is the tile's rank by it.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
 
 def measured(direction: Any, size: int, kernel: int) -> list[dict[str, Any]]:
     """One row per tile, fastest first."""
-    from lkspace.kernels.gpu import dense, paths, toeplitz, tuning, weight_gradient
+    from lkspace.kernels.gpu import compiler, dense, mma, paths, toeplitz, tuning, weight_gradient
     from lkspace.kernels.gpu.problem import problem
 
     torch.manual_seed(0)
@@ -47,10 +47,12 @@ def measured(direction: Any, size: int, kernel: int) -> list[dict[str, Any]]:
     processors, shared_memory = paths.limits(x.device)
     if direction == "weight gradient":
         offered = weight_gradient.choices(posed, processors, tried=99)
-        torchs = paths.candidates(posed, x.device)[-2:]
+        compiled = mma.gradient_choices(posed, processors, shared_memory)
     else:
         offered = [*toeplitz.choices(posed, processors, shared_memory, 99, 99), *dense.choices(posed)]
-        torchs = paths.candidates(posed, x.device)[-2:]
+        compiled = mma.choices(posed, processors, shared_memory)
+    compiled = compiled if compiler.available() else []
+    torchs = paths.candidates(posed, x.device)[-2:]
 
     def call(choice: Any) -> Any:
         if direction == "weight gradient":
@@ -58,7 +60,7 @@ def measured(direction: Any, size: int, kernel: int) -> list[dict[str, Any]]:
         flip = direction == "input gradient"
         return lambda: paths.convolution(choice, grad if flip else x, weight, None, flip, "", posed.precision)
 
-    times = tuning.measured([*offered, *torchs], call)
+    times = tuning.measured([*compiled, *offered, *torchs], call)
     rank = {choice: place for place, choice in enumerate(sorted(offered, key=lambda one: one.model), 1)}
     print(f"\n(64, 384, {size}, {size}), K={kernel}, {direction}, microseconds; model's rank")
     rows = []

@@ -27,7 +27,10 @@ print(depthwise_cuda.slug(torch.cuda.get_device_name()))'
 part_1() {
     # A failed test must not cost the timings, nor a slow compiler: both are told at the end.
     local failed=0
-    timeout 200 "$python" -m pytest -p no:cacheprovider tests/kernels/test_gpu_kernels.py || failed=$?
+    local workers=()
+    "$python" -c "import xdist" 2>/dev/null && workers=(-n "$(($(nproc) < 8 ? $(nproc) : 8))")  # most of it compiles
+    timeout 200 "$python" -m pytest -p no:cacheprovider ${workers[@]+"${workers[@]}"} tests/kernels/test_gpu_kernels.py ||
+        failed=$?
     timeout 395 "$python" benchmarks/depthwise.py --device cuda --budget "${BUDGET:-365}"
     [ "$failed" = 0 ] || { echo "the kernels' tests ended with $failed" >&2; return 1; }
 }

@@ -56,6 +56,7 @@ def launch(handle: Any, grid: tuple[int, int], threads: int, shared_memory: int,
     ]
     addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
     stream = torch.cuda.current_stream().cuda_stream
+    _bind()
     (failed,) = driver.cuLaunchKernel(
         handle, *grid, 1, threads, 1, 1, shared_memory, stream, ctypes.addressof(addresses), 0
     )
@@ -103,6 +104,7 @@ def compile_source(source: str, flags: Sequence[str]) -> bytes:
 def _load(binary: bytes, name: str, shared_memory: int) -> Any:
     from cuda.bindings import driver
 
+    _bind()
     failed, module = driver.cuModuleLoadData(binary)
     _check(failed)
     failed, handle = driver.cuModuleGetFunction(module, name.encode())
@@ -111,6 +113,18 @@ def _load(binary: bytes, name: str, shared_memory: int) -> Any:
     (failed,) = driver.cuFuncSetAttribute(handle, most, shared_memory)
     _check(failed)
     return handle
+
+
+def _bind() -> None:
+    """Make torch's context of the current device this thread's: in a thread of autograd's none may be yet."""
+    from cuda.bindings import driver
+
+    failed, device = driver.cuCtxGetDevice()
+    if failed.value or int(device) != torch.cuda.current_device():
+        failed, context = driver.cuDevicePrimaryCtxRetain(torch.cuda.current_device())
+        _check(failed)
+        (failed,) = driver.cuCtxSetCurrent(context)
+        _check(failed)
 
 
 def _check(failed: Any) -> None:

@@ -17,12 +17,13 @@
 // is computed, the planes of the next one arrive (cp.async). `images`, for small maps: positions are images, each warp
 // has a share of the output rows, and rows that meet no row of the kernel cost nothing.
 //
-// Planes lie in shared memory in rows of 16-byte units at an odd pitch, so that 8 rows of a block are 8 different banks
-// groups. Sums are float32; bias and activation are applied to them. 0 x inf is NaN where the kernel does not reach, so
+// Planes lie in shared memory in rows of 16-byte units at an odd pitch, so that the 8 rows of a block are in 8 groups of
+// banks. Sums are float32; bias and activation are applied to them. 0 x inf is NaN where the kernel does not reach, so
 // a sum that is not finite is summed again tap by tap.
 //
 // Constants by the compiler's command line: H, W, KH, KW; FLIP; HALF (float16, else bfloat16); ACTIVATION (0 none,
-// 1 ReLU, 2 GELU); VECTOR, elements a copy; IMAGES, WARPS and for `images` TILES (16 images each) and ROWS a warp.
+// 1 ReLU, 2 GELU); VECTOR, elements a copy; IMAGES a step; WARPS; RESIDENT, programs that a multiprocessor is to hold; TALL,
+// tiles a warp of `rows`; TILES, of 16 images, and ROWS, of output, a warp of `images`; GRADIENT for the weight gradient.
 
 typedef unsigned int u32;
 typedef unsigned short u16;
@@ -280,9 +281,6 @@ __device__ __forceinline__ Map map_of(const u16* x, u16* y, const u16* w, const 
 #ifndef TALL
 #define TALL 1
 #endif
-#ifndef UNROLL
-#define UNROLL 2
-#endif
 #ifndef RESIDENT
 #define RESIDENT 1
 #endif
@@ -301,7 +299,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) convolve(PARAMET
     SHARED
     constexpr int PITCH = COLUMNS | 1, PLANE = H * PITCH;
     constexpr int FIRST = at_least(0, UP - (H - 1)), LAST = at_most(KH, UP + H), PAIRS = (LAST - FIRST + 1) / 2;
-    constexpr int AT_ONCE = UNROLL, PHASES = (2 * PAIRS + 15) / 16, GROUPS = (H + 16 * TALL - 1) / (16 * TALL);
+    constexpr int AT_ONCE = 2, PHASES = (2 * PAIRS + 15) / 16, GROUPS = (H + 16 * TALL - 1) / (16 * TALL);
     const Map map = map_of(x, y, w, bias, blockIdx.x, image, channel, row, column, channels);
     const int share = (images + gridDim.y - 1) / gridDim.y;
     const int begin = blockIdx.y * share, end = at_most(images, begin + share);

@@ -49,13 +49,13 @@ def choose(
     if (known := _known.get((device, problem))) is not None:
         return known
     offered = candidates(problem, device)
-    if device.type != "cuda" or guessed(problem, offered):
+    if device.type != "cuda":
         return offered[0]
     with _lock:  # one thread times, those that wait find its choice
         if (known := _known.get((device, problem))) is not None:
             return known
         name = torch.cuda.get_device_name(device)
-        choice = stored(name, problem, offered)
+        choice = guessed(problem, offered, prepare) or stored(name, problem, offered)
         if choice is None:
             if torch.cuda.is_current_stream_capturing():
                 return offered[0]
@@ -67,9 +67,15 @@ def choose(
         return choice
 
 
-def guessed(problem: Problem, offered: list[Choice]) -> bool:
-    """Whether the first guess is as good as any: a problem so small that the launch takes longer than the work."""
-    return offered[0].path == "mma" and problem.n * problem.c * problem.h * problem.w <= UNTIMED
+def guessed(problem: Problem, offered: list[Choice], prepare: Callable[[Choice], None]) -> Choice | None:
+    """The first guess, for a problem so small that any takes as long as its launch; None if it has to be timed."""
+    if offered[0].path != "mma" or problem.n * problem.c * problem.h * problem.w > UNTIMED:
+        return None
+    try:
+        prepare(offered[0])
+    except compiler.CannotCompile:
+        return None
+    return offered[0]
 
 
 def forget() -> None:
