@@ -10,7 +10,6 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ import torch
 from lkspace.folders import cache_folder
 from lkspace.replacing import replacing
 
+FLAGS = ("--std=c++17",)
+_DIGEST = 32  # bytes of a SHA-256 before the code in a file
+
 _lock = threading.Lock()
 _binaries: dict[tuple[Path, tuple[str, ...]], bytes] = {}
-
-
-FLAGS = ("--std=c++17",)
 
 
 class CannotCompile(RuntimeError):
@@ -32,10 +31,12 @@ class CannotCompile(RuntimeError):
 
 @cache
 def available() -> bool:
-    """Whether there is a compiler."""
+    """Whether there is a compiler: the package, and the library that it calls."""
     try:
-        return find_spec("cuda.bindings.nvrtc") is not None
-    except ModuleNotFoundError:
+        from cuda.bindings import nvrtc
+
+        return nvrtc.nvrtcVersion()[0].value == 0
+    except (ImportError, RuntimeError):
         return False
 
 
@@ -73,14 +74,22 @@ def binary(source: Path, options: Sequence[str], device: torch.device | int) -> 
     text, version = source.read_text(), nvrtc.nvrtcVersion()[1:]
     name = hashlib.sha256(repr((text, flags, version)).encode()).hexdigest()[:24]
     path = cache_folder() / "kernels" / f"{name}.cubin"
-    try:
-        found = path.read_bytes()
-    except OSError:
+    if (found := _read(path)) is None:
         found = compile_source(text, flags)
         with contextlib.suppress(OSError), replacing(path) as new:
-            new.write_bytes(found)
+            new.write_bytes(hashlib.sha256(found).digest() + found)
     with _lock:
         return _binaries.setdefault((source, flags), found)
+
+
+def _read(path: Path) -> bytes | None:
+    """What was compiled before; None if it is not there, or not whole."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = content[:_DIGEST], content[_DIGEST:]
+    return code if hashlib.sha256(code).digest() == digest else None
 
 
 def compile_source(source: str, flags: Sequence[str]) -> bytes:
@@ -95,17 +104,17 @@ def compile_source(source: str, flags: Sequence[str]) -> bytes:
         log = b" " * nvrtc.nvrtcGetProgramLogSize(program)[1]
         nvrtc.nvrtcGetProgramLog(program, log)
         raise CannotCompile(log.decode(errors="replace").strip("\0 \n"))
-    binary: bytes = b" " * nvrtc.nvrtcGetCUBINSize(program)[1]
-    nvrtc.nvrtcGetCUBIN(program, binary)
+    code: bytes = b" " * nvrtc.nvrtcGetCUBINSize(program)[1]
+    nvrtc.nvrtcGetCUBIN(program, code)
     nvrtc.nvrtcDestroyProgram(program)
-    return binary
+    return code
 
 
-def _load(binary: bytes, name: str, shared_memory: int) -> Any:
+def _load(code: bytes, name: str, shared_memory: int) -> Any:
     from cuda.bindings import driver
 
     _bind()
-    failed, module = driver.cuModuleLoadData(binary)
+    failed, module = driver.cuModuleLoadData(code)
     _check(failed)
     failed, handle = driver.cuModuleGetFunction(module, name.encode())
     _check(failed)

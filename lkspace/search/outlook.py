@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-AHEAD = 0.9  # deviations of the expectation by which another one must be ahead
+AHEAD = 1.2  # deviations of the expectation by which another one must be ahead
 FEW = 10  # trainings must have ended before one is stopped
 _PULL = 3.0  # of the ridge, in observations
 

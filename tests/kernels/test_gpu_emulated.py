@@ -200,6 +200,31 @@ def test_compiles_for_gpus(shape: tuple[int, ...], architecture: int) -> None:
         assert compiler.compile_source(mma.SOURCE.read_text(), [*flags, *mma.gradient_options(choice, x, x, weight)])
 
 
+@pytest.mark.skipif(not compiler.available(), reason="NVRTC is not installed")
+def test_what_was_compiled_is_kept_and_a_broken_file_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "nothing.cu"
+    source.write_text('extern "C" __global__ void nothing() {}')
+    monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+    def compiled() -> bytes:
+        monkeypatch.setattr(compiler, "_binaries", {})  # another process
+        return compiler.binary(source, ["-DX=1"], 0)
+
+    first = compiled()
+    (file,) = (tmp_path / "kernels").iterdir()
+    with monkeypatch.context() as without:
+        without.setattr(compiler, "compile_source", lambda *_: pytest.fail("compiled again"))
+        assert compiled() == first
+    file.write_bytes(file.read_bytes()[:-1])
+    assert compiled() == first
+    source.write_text("nonsense")
+    with pytest.raises(compiler.CannotCompile, match="nonsense"):
+        compiled()
+
+
 def test_alignment_is_what_copies_ask_for() -> None:
     x = torch.empty(2, 3, 4, 8, dtype=torch.bfloat16)
     assert mma.vector(x) == alignment(x) == 8
