@@ -35,7 +35,7 @@ def available() -> bool:
     try:
         from cuda.bindings import nvrtc
 
-        return nvrtc.nvrtcVersion()[0].value == 0
+        return bool(nvrtc.nvrtcVersion()[0].value == 0)
     except (ImportError, RuntimeError):
         return False
 
