@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import itertools
 import math
 from statistics import median
@@ -164,7 +165,7 @@ def test_pass_on_a_gpu_replays_one_captured_graph_between_two_events(monkeypatch
             self.name = name
 
         def __getattr__(self, method):
-            return lambda *_: calls.append(f"{self.name}.{method}")
+            return lambda *_, **__: calls.append(f"{self.name}.{method}")
 
         def elapsed_time(self, end):
             calls.append(f"{self.name} to {end.name}")
@@ -176,11 +177,14 @@ def test_pass_on_a_gpu_replays_one_captured_graph_between_two_events(monkeypatch
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Fake("current"))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: scope("on side"))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Fake("graph"))
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: scope("capture"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append("synchronize"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: Fake(next(names)))
-    once = timing.pass_on_gpu(lambda images: calls.append("network"), torch.zeros(1))
+    once = timing.pass_on_gpu(lambda images: calls.append("network" if gc.isenabled() else "captured"), torch.zeros(1))
+    assert gc.isenabled()
     warm_up = ["side.wait_stream", "on side", *["network"] * 3, "current.wait_stream"]
-    assert calls == [*warm_up, "capture", "network"]
+    capture = ["synchronize", "on side", "graph.capture_begin", "captured", "graph.capture_end"]
+    assert calls == [*warm_up, *capture]
     calls.clear()
     assert once() == 2e-3
     assert calls == ["start.record", "graph.replay", "end.record", "end.synchronize", "start to end"]
