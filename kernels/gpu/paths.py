@@ -22,7 +22,7 @@ _ANY_DEVICE = (108, 99 * 1024)  # multiprocessors, shared memory of a block; whe
 def candidates(problem: Problem, device: torch.device) -> list[Choice]:
     """Every way that is worth timing, the best guess first; torch's two layouts are always among them, last.
 
-    Where `mma` can compute, Triton's paths are not offered: none was as fast, and each has to be compiled first.
+    Where `mma` can compute, Triton's paths are not offered: each would have to be compiled first.
     """
     processors, shared_memory = limits(device)
     compiles = device.type == "cuda" and compiler.available()

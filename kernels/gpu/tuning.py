@@ -23,6 +23,7 @@ import triton
 from lkspace.folders import cache_folder
 from lkspace.kernels.gpu import compiler
 from lkspace.kernels.gpu.choice import Choice
+from lkspace.kernels.gpu.graphs import captured
 from lkspace.kernels.gpu.paths import candidates
 from lkspace.kernels.gpu.problem import Problem
 from lkspace.replacing import replacing
@@ -128,15 +129,12 @@ def seconds(call: Call, hopeless: float = float("inf")) -> float:
     if once > max(hopeless, LAUNCHED):
         return once
     count = max(1, round(SPAN / max(once, 1e-7)))
-    graph = torch.cuda.CUDAGraph()  # not by `torch.cuda.graph`, which collects garbage first: longer than all of this
-    torch.cuda.synchronize()
-    with torch.cuda.stream(torch.cuda.Stream()):
-        graph.capture_begin(capture_error_mode="thread_local")
-        try:
-            for _ in range(count):
-                call()
-        finally:
-            graph.capture_end()
+
+    def repeated() -> None:
+        for _ in range(count):
+            call()
+
+    graph = captured(repeated, torch.cuda.Stream())
     times = [_elapsed(graph.replay) / count for _ in range(REPLAYS)]
     return statistics.median(times)
 

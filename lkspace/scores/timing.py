@@ -8,7 +8,6 @@ The interval is that of order statistics (Hahn and Meeker, Statistical Intervals
 assumes nothing on how times are distributed, only that passes are independent.
 """
 
-import gc
 import math
 import time
 from collections.abc import Callable
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from lkspace.kernels.gpu.graphs import captured
 
 # Tuned on two cores of a shared virtual machine with other work beside (benchmarks/latency.py shows the outcome).
 TOLERANCE = 1.15  # sentinels slower than their best by more than this mark a disturbed pass
@@ -156,7 +157,8 @@ def pass_on_gpu(network: nn.Module, images: Tensor) -> Callable[[], float]:
         for _ in range(3):
             network(images)
     torch.cuda.current_stream(images.device).wait_stream(stream)
-    graph = _captured(stream, lambda: network(images))
+    torch.cuda.empty_cache()
+    graph = captured(lambda: network(images), stream)
     start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
@@ -168,29 +170,6 @@ def pass_on_gpu(network: nn.Module, images: Tensor) -> Callable[[], float]:
         return float(start.elapsed_time(end)) / 1e3
 
     return once
-
-
-def _captured(stream: torch.cuda.Stream, call: Callable[[], object]) -> torch.cuda.CUDAGraph:
-    """What the call launches, as a graph.
-
-    Not by `torch.cuda.graph`, which collects garbage first: with Ray imported that takes longer than all the timing of
-    a part of a network. Nothing is collected meanwhile either, because what is freed then could break the capture.
-    """
-    torch.cuda.synchronize(stream.device)
-    torch.cuda.empty_cache()
-    graph, collecting = torch.cuda.CUDAGraph(), gc.isenabled()
-    gc.disable()
-    try:
-        with torch.cuda.stream(stream):
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                call()
-            finally:
-                graph.capture_end()
-    finally:
-        if collecting:
-            gc.enable()
-    return graph
 
 
 def warmed_up(once: Callable[[], float], seconds: float) -> float:

@@ -88,6 +88,29 @@ class TestChoice:
         (found,) = self.folder.glob("*.json")
         return found
 
+    def test_a_small_problem_is_not_timed_unless_its_first_guess_cannot_be_compiled(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from lkspace.kernels.gpu.choice import Choice
+        from lkspace.kernels.gpu.compiler import CannotCompile
+
+        guess, large = Choice("mma"), dataclasses.replace(self.problem, n=2**18)
+        monkeypatch.setattr(self.tuning, "candidates", lambda problem, device: [guess, self.torch])
+        self.times[guess] = 5.0
+
+        def choose(problem: object, prepare: object) -> object:
+            self.tuning.forget()
+            return self.tuning.choose(problem, CUDA, lambda choice: lambda: None, prepare)
+
+        def refuse(choice: Choice) -> None:
+            raise CannotCompile("no such architecture")
+
+        assert choose(self.problem, lambda choice: None) == guess
+        assert not self.timed
+        assert choose(self.problem, refuse) == self.torch
+        assert choose(large, lambda choice: None) == self.torch
+        assert len(self.timed) == 2
+
     def test_fastest_is_chosen_and_remembered(self) -> None:
         assert self.choose() == self.fast
         assert self.choose() == self.fast

@@ -101,15 +101,11 @@ def operands(shape: tuple[int, ...], dtype: torch.dtype, sliced: bool = False) -
     return x, torch.randn(c, 1, kh, kw).to(dtype), torch.randn(c).to(dtype), torch.randn(n, c, h, w).to(dtype)
 
 
-def rows(images: int, h: int, shares: int, tall: int = 1) -> Choice:
-    return mma.by_rows(images, h, shares, tall)
-
-
 def images(tiles: int, rows: int, warps: int, h: int) -> Choice:
     return mma.by_images(warps // -(-h // rows) * tiles * 16, warps, tiles, rows)
 
 
-CONVOLUTIONS = [(rows(a, s[2], b), s) for a, b, s in ROWS] + [(rows(2, s[2], 1, a), s) for a, s in TALL]
+CONVOLUTIONS = [(mma.by_rows(a, s[2], b), s) for a, b, s in ROWS] + [(mma.by_rows(2, s[2], 1, a), s) for a, s in TALL]
 CONVOLUTIONS += [(images(a, b, c, s[2]), s) for a, b, c, s in IMAGES]
 
 
@@ -129,7 +125,7 @@ def test_convolution(folder: Path, choice: Choice, shape: tuple[int, ...], dtype
 def test_activation(folder: Path, activation: str) -> None:
     x, weight, bias, grad = operands((2, 2, 5, 6, 3, 3), torch.float16)
     wanted = getattr(torch.nn.functional, activation)(reference(x, weight, bias, grad)["y"])
-    found = convolved(folder, rows(1, 5, 1), x, weight, bias, activation=activation)
+    found = convolved(folder, mma.by_rows(1, 5, 1), x, weight, bias, activation=activation)
     assert difference(found, wanted) < ROUNDING[x.dtype]
 
 
