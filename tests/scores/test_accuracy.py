@@ -72,6 +72,18 @@ def test_value_and_loss_are_those_of_all_validation_images(images):
     assert measurements[-1].details["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(("channels", "layout"), [((4, 8), torch.contiguous_format), ((8, 12), torch.channels_last)])
+def test_few_channels_are_trained_in_the_other_layout_to_the_same_end(images, monkeypatch, channels, layout):
+    narrow, found = dataclasses.replace(TINY, channels=channels), []
+    for vector in (training_module._VECTOR, 0):  # 0: never too few
+        monkeypatch.setattr(training_module, "_VECTOR", vector)
+        proxy = ProxyTraining(narrow, dataclasses.replace(SETTING, epochs=1), images)
+        assert proxy.layout == (layout if vector else torch.channels_last)
+        found.append(next(proxy.epochs()).details["loss"])
+        assert proxy.network(torch.zeros(2, 3, SIDE, SIDE).contiguous(memory_format=proxy.layout)).isfinite().all()
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
 def test_same_seed_same_result_other_seed_another(images):
     results = [run(images, dataclasses.replace(SETTING, seed=seed, epochs=1)) for seed in (5, 5, 6)]
     losses = [measurements[0].details["loss"] for _, measurements in results]
