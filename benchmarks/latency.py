@@ -4,9 +4,10 @@
 
 One network (the reference point "large-kernels" of `replknet-tiny`) is measured many times by the latency score: on
 the idle machine; then, while a real `lkspace search` trains two candidates at a time, in turn with the device's lock
-and without it; then idle again, because machines drift. "all passes" is the plain median over the same second, which
-is what most programs report. Prints medians, spreads (p95 - p5) / median, ratios to idle, and how many cores were
-busy with something else meanwhile: under the lock that is nothing of ours, and the claim is about a machine without it.
+and without it; then idle again, because machines drift. "by the clock" is the same without the correction for the
+machine's pace (lkspace/scores/pace.py); "all passes" is the plain median over the same second by the clock, which is
+what most programs report. Prints medians, spreads (p95 - p5) / median, ratios to idle, and how many cores were busy
+with something else meanwhile: under the lock that is nothing of ours, and the claim is about a machine without it.
 """
 
 import argparse
@@ -58,12 +59,14 @@ def main() -> None:
             time.sleep(PAUSE)
     after = [locked(*subject) for _ in range(options.repeats)]
 
-    idle = summary("idle", before + after)
-    rows = [idle, summary("locked", with_lock), summary("unlocked", without)]
-    rows += [summary("locked, all passes", with_lock, "median_of_all")]
-    rows += [summary("unlocked, all passes", without, "median_of_all")]
+    each = {"idle": before + after, "locked": with_lock, "unlocked": without}
+    rows = [
+        {**row, "to_idle": row["median"] / of_idle["median"]}
+        for how in ("", ", by the clock", ", all passes")
+        for of_idle in [summary(f"idle{how}", each["idle"])]
+        for row in [summary(f"{what}{how}", runs) for what, runs in each.items()]
+    ]
     for row in rows:
-        row["to_idle"] = row["median"] / idle["median"]
         print(
             f"{row['what']:22} median {row['median']:8.3f} ms  spread {row['spread']:8.1%}"
             f"  to idle {row['to_idle']:6.3f}  others {row['others']:4.2f} cores"
@@ -104,8 +107,9 @@ def busy_seconds() -> float:
     return (sum(map(int, fields[:8])) - idle - waiting) / os.sysconf("SC_CLK_TCK")
 
 
-def summary(what: str, runs: list[dict[str, Any]], key: str = "median") -> dict[str, Any]:
-    values = np.array([details[key] for details in runs])
+def summary(what: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    key = "median_of_all" if "all passes" in what else "median"
+    values = np.array([details[key] * (details["pace"] if ", " in what else 1.0) for details in runs])
     p5, median, p95 = np.percentile(values, [5, 50, 95])
     others = float(np.mean([details["others"] for details in runs]))
     return {"what": what, "median": float(median), "spread": float((p95 - p5) / median), "others": others}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import lkspace
@@ -17,7 +18,7 @@ from lkspace.errors import UserError
 from lkspace.nets.layers import DepthwiseConv2d
 from lkspace.processor import processor_name
 from lkspace.registry import scores
-from lkspace.scores import denormals, timing
+from lkspace.scores import denormals, pace, timing
 from lkspace.scores.quiet import Device
 from lkspace.scores.score import Direction, Measurement, Setting
 from lkspace.space.architecture import Architecture
@@ -72,13 +73,17 @@ def prepared(architecture: Architecture, setting: Setting) -> tuple[nn.Module, T
 
 
 def timed(network: nn.Module, images: Tensor, setting: Setting) -> dict[str, Any]:
-    """What is known of the time of one pass, whether or not the device is quiet; times in ms."""
+    """What is known of the time of one pass, whether or not the device is quiet; times in ms.
+
+    On a CPU they are at its standard pace (see `pace.py`): times "pace" they are what the clock said.
+    """
+    on_cpu = images.device.type == "cpu"
     with only_threads(setting.latency_threads), torch.inference_mode(), _on(images.device):
         layout, once = _fastest_layout(network, images)
-        sentinel = timing.sentinel_on_cpu() if images.device.type == "cpu" else None
-        result = timing.repeated(once, sentinel)
+        sentinel, yardstick = (timing.sentinel_on_cpu(), pace.yardstick_on_cpu()) if on_cpu else (None, None)
+        result = timing.repeated(once, sentinel, yardstick=yardstick)
     return {
-        **_statistics(result),
+        **_statistics(result, _standard(result, setting)),
         "batch": setting.latency_batch,
         "size": setting.size,
         "dtype": setting.latency_dtype,
@@ -141,19 +146,37 @@ def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def _statistics(result: timing.Timing) -> dict[str, Any]:
+def _standard(result: timing.Timing, setting: Setting) -> float | None:
+    """Seconds of the yardstick at the machine's standard pace; None if it did not run."""
+    if not len(result.yardstick):
+        return None
+    return pace.standard(float(np.median(result.yardstick)), setting.latency_threads, setting.cache)
+
+
+def _statistics(result: timing.Timing, standard: float | None) -> dict[str, Any]:
+    """In ms at the pace at which the yardstick takes `standard` seconds; the interval allows for its own."""
     low, high = result.interval
     p5, p95 = np.percentile(result.seconds, [5, 95])
+    paces = (1.0, 1.0, 1.0) if standard is None else tuple(t / standard for t in _around(result.yardstick))
+    least, middle, most = paces
     return {
-        "median": 1e3 * result.median,
-        "interval": [1e3 * low, 1e3 * high],
+        "median": 1e3 * result.median / middle,
+        "interval": [1e3 * low / most, 1e3 * high / least],
+        **({} if standard is None else {"pace": middle}),
         "repeats": int(result.counted.sum()),
         "undisturbed": result.undisturbed,
         "passes": len(result.seconds),
-        "median_of_all": 1e3 * float(np.median(result.seconds)),
-        "p5": 1e3 * float(p5),
-        "p95": 1e3 * float(p95),
+        "median_of_all": 1e3 * float(np.median(result.seconds)) / middle,
+        "p5": 1e3 * float(p5) / middle,
+        "p95": 1e3 * float(p95) / middle,
     }
+
+
+def _around(seconds: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The median and the ends of its interval, low first; the extremes where there are too few for one."""
+    few = len(seconds) < timing.LEAST
+    low, high = (seconds.min(), seconds.max()) if few else timing.median_interval(seconds)
+    return float(low), float(np.median(seconds)), float(high)
 
 
 def _operator(network: nn.Module, images: Tensor, layout: str) -> str:

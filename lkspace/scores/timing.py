@@ -4,6 +4,7 @@ Other programs and other guests of the same host slow a core by tens of percent 
 lock of ours can prevent. So a short fixed piece of work, the sentinel, runs before and after every pass, and a
 pass counts only if both sentinels ran at nearly their best speed: what is left out is decided by the machine's
 state, never by the pass's own time. Passes are repeated until the interval of their median is narrow.
+Slow spells of minutes, which leave no sentinel at its best speed, are what the yardstick is for (`pace.py`).
 The interval is that of order statistics (Hahn and Meeker, Statistical Intervals, 1991, section 5.2), which
 assumes nothing on how times are distributed, only that passes are independent.
 """
@@ -11,7 +12,7 @@ assumes nothing on how times are distributed, only that passes are independent.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ SHORTEST = 0.6  # seconds: a slow spell is often longer than what a narrow inter
 LIMIT = 1.5  # seconds after which the interval is taken as it is
 LAST_LIMIT = 4.0  # seconds after which too few undisturbed passes are taken as well
 ENOUGH = 20  # undisturbed passes without which the first limit does not hold
+EVERY = 3  # passes between two runs of the yardstick
 LEAST = 6  # passes below which no 95 % interval of the median exists
 _SENTINEL = 128  # side of the matrices; 0.1 ms on a core of 2023, and small enough for its own cache
 
@@ -36,11 +38,13 @@ class Timing:
     """All passes in the order they ran, and which of them count.
 
     seconds, counted: (n,). undisturbed: whether enough passes were; if not, the least disturbed ones count.
+    yardstick: (m,) seconds of the yardstick's runs between them that count; m is 0 without one.
     """
 
     seconds: NDArray[np.float64]
     counted: NDArray[np.bool_]
     undisturbed: bool
+    yardstick: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def median(self) -> float:
@@ -79,43 +83,64 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(ordered[rank - 1]), float(ordered[n - rank])
 
 
-def repeated(once: Callable[[], float], sentinel: Callable[[], float] | None, share: float = 1.0) -> Timing:
+def repeated(
+    once: Callable[[], float],
+    sentinel: Callable[[], float] | None,
+    share: float = 1.0,
+    yardstick: Callable[[], float] | None = None,
+) -> Timing:
     """Passes until their median is known; `once` and `sentinel` run one pass or sentinel and give its seconds.
 
-    share: of the usual time limits, for what need not be known as well.
+    share: of the usual time limits, for what need not be known as well. yardstick: runs after every few passes.
     """
     seconds: list[float] = []
     sentinels = [sentinel()] if sentinel else []
+    fixed: list[bool] = []  # which of them are the yardstick's
     spent = next_look = 0.0
     while True:
-        seconds.append(once())
+        fixed.append(yardstick is not None and len(fixed) % (EVERY + 1) == EVERY)
+        seconds.append(yardstick() if yardstick is not None and fixed[-1] else once())
         spent += seconds[-1]
         if sentinel:
             sentinels.append(sentinel())
             spent += sentinels[-1]
-        if len(seconds) < LEAST or spent < next_look:
+        if len(seconds) - sum(fixed) < LEAST or spent < next_look:
             continue
         next_look = 1.1 * spent
-        timing = judged(np.array(seconds), np.array(sentinels))
+        timing = judged(np.array(seconds), np.array(sentinels), np.array(fixed))
         if spent >= share * SHORTEST and timing.narrow:
             return timing
         if spent >= share * (LIMIT if timing.undisturbed else LAST_LIMIT):
             return timing
 
 
-def judged(seconds: NDArray[np.float64], sentinels: NDArray[np.float64]) -> Timing:
-    """Which passes count; seconds: (n,), sentinels: (n + 1,) around them, or (0,) where every pass counts."""
-    n = len(seconds)
+def judged(
+    seconds: NDArray[np.float64], sentinels: NDArray[np.float64], fixed: NDArray[np.bool_] | None = None
+) -> Timing:
+    """Which passes count; seconds: (n,), sentinels: (n + 1,) around them, or (0,) where every pass counts.
+
+    fixed: (n,) which of them are the yardstick's.
+    """
+    fixed = np.zeros(len(seconds), dtype=np.bool_) if fixed is None else fixed
     if len(sentinels) == 0:
-        return Timing(seconds, np.ones(n, dtype=np.bool_), True)
+        return Timing(seconds[~fixed], np.ones(int((~fixed).sum()), dtype=np.bool_), True, seconds[fixed])
     pace = float(np.percentile(sentinels, 5))  # not the minimum: that of many is luck
     around = np.maximum(sentinels[:-1], sentinels[1:])
-    counted = around <= TOLERANCE * pace
-    undisturbed = int(counted.sum()) >= max(LEAST, min(ENOUGH, n // 2))
-    if not undisturbed:
-        counted = np.zeros(n, dtype=np.bool_)
-        counted[np.argsort(around, kind="stable")[: max(LEAST, min(ENOUGH, n // 2))]] = True
-    return Timing(seconds, counted, undisturbed)
+    counted, undisturbed = _least_disturbed(around[~fixed], TOLERANCE * pace)
+    alike, _ = _least_disturbed(around[fixed], TOLERANCE * pace)
+    return Timing(seconds[~fixed], counted, undisturbed, seconds[fixed][alike])
+
+
+def _least_disturbed(around: NDArray[np.float64], bound: float) -> tuple[NDArray[np.bool_], bool]:
+    """Which of the passes with these sentinels count, (n,), and whether they are all those within the bound."""
+    n = len(around)
+    enough = max(LEAST, min(ENOUGH, n // 2))
+    counted = around <= bound
+    if int(counted.sum()) >= enough:
+        return counted, True
+    counted = np.zeros(n, dtype=np.bool_)
+    counted[np.argsort(around, kind="stable")[:enough]] = True
+    return counted, False
 
 
 def sentinel_on_cpu() -> Callable[[], float]:

@@ -136,12 +136,12 @@ def test_device_is_held_alone_while_timing_and_free_afterwards(monkeypatch):
     seen = {}
     real_repeated, real_prepared = timing.repeated, prepared
 
-    def repeated(once, sentinel):
+    def repeated(once, sentinel, **given):
         seen["timing"] = busy_for_others()
         with Device("cpu").exclusive():  # nests only in a thread that holds the device alone
             seen["threads"] = torch.get_num_threads()
             seen["collecting"] = gc.isenabled()
-        return real_repeated(once, sentinel)
+        return real_repeated(once, sentinel, **given)
 
     def building(*arguments):
         seen["building"] = busy_for_others()
@@ -157,7 +157,7 @@ def test_device_is_held_alone_while_timing_and_free_afterwards(monkeypatch):
 
 
 def test_failure_frees_the_device_and_restores_the_process(monkeypatch):
-    def fails(*_):
+    def fails(*_, **__):
         raise MemoryError
 
     monkeypatch.setattr(timing, "repeated", fails)

@@ -126,6 +126,22 @@ def test_slow_network_is_passed_as_often_as_an_interval_needs():
     assert timed.interval == pytest.approx((10.0, 10.0))
 
 
+def test_yardstick_runs_between_passes_and_is_judged_as_they_are():
+    machine = Machine(lambda time: 1.3 if time % 0.2 < 0.1 else 1.0)
+    timed = repeated(machine.once, machine.sentinel, yardstick=lambda: machine._pass(1e-3))
+    assert timed.median == pytest.approx(2e-3)
+    assert timed.yardstick == pytest.approx(np.full(len(timed.yardstick), 1e-3))
+    assert timing.LEAST < len(timed.yardstick) < len(timed.seconds) / timing.EVERY
+    assert len(repeated(machine.once, machine.sentinel).yardstick) == 0
+
+
+def test_few_runs_of_the_yardstick_all_count():
+    machine = Machine(steady, once=10.0)
+    timed = repeated(machine.once, machine.sentinel, yardstick=lambda: machine._pass(1e-3))
+    assert len(timed.seconds) == timing.LEAST
+    assert len(timed.yardstick) == (timing.LEAST - 1) // timing.EVERY
+
+
 def test_every_pass_counts_without_a_sentinel():
     machine = Machine(steady)
     timed = repeated(machine.once, None)

@@ -1,0 +1,103 @@
+"""The pace of a machine: how long a fixed small network takes now, over how long it took here the first time.
+
+The clock of a processor, its other programs and other guests of its host change its speed by tens of percent for
+minutes on end. Two candidates that are measured minutes apart then differ by more than they do side by side, and the
+luck of the minute makes a front. So a fixed network, the yardstick, runs between the passes of the candidate, and what
+is reported is the candidate's time at the pace at which this machine first ran the yardstick. `benchmarks/latency.py`
+shows both. A GPU has none: it holds its clock under load.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import lkspace
+from lkspace import kernels, nets
+from lkspace.folders import cache_folder
+from lkspace.processor import processor_name
+from lkspace.replacing import replacing
+from lkspace.space.architecture import Architecture
+
+VERSION = 1
+# All that a candidate is made of, and 3 ms on a core of 2017.
+YARDSTICK = Architecture("replknet", (1, 1), (16, 32), (13, 7), (None, None), (True, True), 1.0, 4.0, 4)
+SIDE = 64
+# A large candidate drives the yardstick out of the caches: its first pass after RepLKNet-31B took 17 % longer than one
+# after itself, its third 3 %. So that one is timed.
+_PASSES = 3
+
+
+def yardstick_on_cpu() -> Callable[[], float]:
+    """Runs the yardstick on as many threads as torch uses now and gives the seconds of its last pass."""
+    network, images = _network()
+
+    def yardstick() -> float:
+        with torch.inference_mode():
+            for _ in range(_PASSES):
+                start = time.perf_counter()
+                network(images)
+            return time.perf_counter() - start
+
+    return yardstick
+
+
+@functools.cache
+def _network() -> tuple[nn.Module, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        network = nets.build(YARDSTICK, classes=10)
+    network = network.deploy(fold_batch_norms=True).eval().requires_grad_(False)  # type: ignore[operator]
+    images = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    layout = torch.channels_last
+    return network.to(memory_format=layout), images.contiguous(memory_format=layout)
+
+
+def standard(seconds: float, threads: int, cache: Path | None) -> float:
+    """Seconds of the yardstick when this machine first ran it with these versions and threads: now, if never before.
+
+    A cache that cannot be written costs the memory, not the measurement. Called by one process at a time, which holds
+    the device.
+    """
+    path = _file(threads, cache)
+    known = _read(path)
+    if known is not None:
+        return known
+    content = {"conditions": _conditions(threads), "measured": time.strftime("%Y-%m-%d %H:%M"), "seconds": seconds}
+    with contextlib.suppress(OSError), replacing(path) as new:
+        new.write_text(json.dumps(content, indent=1))
+    return seconds
+
+
+def _conditions(threads: int) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "operator": kernels.implementation(),
+        "torch": torch.__version__,
+        "lkspace": lkspace.__version__,
+    }
+
+
+def _file(threads: int, cache: Path | None) -> Path:
+    name = hashlib.sha256(json.dumps(_conditions(threads)).encode()).hexdigest()[:16]
+    return (cache or cache_folder()) / "latency" / f"pace-{name}.json"
+
+
+def _read(path: Path) -> float | None:
+    try:
+        found = json.loads(path.read_text())["seconds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return float(found) if isinstance(found, int | float) and 0 < found < math.inf else None

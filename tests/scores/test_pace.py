@@ -1,0 +1,82 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lkspace.scores import pace, timing
+from lkspace.scores.latency import prepared, timed
+from lkspace.scores.score import Setting
+from lkspace.space.architecture import Architecture
+
+ARCHITECTURE = Architecture("replknet", (1, 1), (4, 8), (5, 3), (None, None), (True, True), 1.0, 2.0, 2)
+
+
+@pytest.fixture
+def setting(tmp_path):
+    return Setting("digits", 16, 10, cache=tmp_path)
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A clock for passes and yardstick that runs as many times slower as the test says."""
+    times = {"slow": 1.0}
+
+    def repeated(once, sentinel, share=1.0, yardstick=None):
+        seconds = np.linspace(1.9e-3, 2.1e-3, 30) * times["slow"]
+        return timing.Timing(
+            seconds, np.ones(30, dtype=np.bool_), True, np.linspace(0.9e-3, 1.1e-3, 11) * times["slow"]
+        )
+
+    monkeypatch.setattr(timing, "repeated", repeated)
+    return times
+
+
+def test_a_slow_spell_is_taken_out(setting, slow):
+    network, images = prepared(ARCHITECTURE, setting)
+    first = timed(network, images, setting)
+    assert first["median"] == pytest.approx(2.0)
+    assert first["pace"] == 1.0
+    slow["slow"] = 1.6
+    again = timed(network, images, setting)
+    assert again["pace"] == pytest.approx(1.6)
+    for key in ("median", "interval", "p5", "p95", "median_of_all"):
+        assert again[key] == pytest.approx(first[key])
+
+
+def test_the_interval_allows_for_the_yardsticks_own(setting, slow):
+    network, images = prepared(ARCHITECTURE, setting)
+    details = timed(network, images, setting)
+    low, high = timing.median_interval(np.linspace(1.9, 2.1, 30))
+    assert details["interval"][0] < low < details["median"] < high < details["interval"][1]
+
+
+def test_standard_is_the_first_one_by_threads_and_damage_is_mended(tmp_path):
+    assert pace.standard(2e-3, 1, tmp_path) == 2e-3
+    assert pace.standard(3e-3, 1, tmp_path) == 2e-3
+    assert pace.standard(4e-3, 2, tmp_path) == 4e-3
+    files = list(tmp_path.rglob("pace-*.json"))
+    assert len(files) == 2
+    for text in ("{", "[]", json.dumps({"seconds": -1}), json.dumps({"seconds": "x"})):
+        for file in files:
+            file.write_text(text)
+        assert pace.standard(5e-3, 1, tmp_path) == 5e-3
+
+
+def test_a_cache_that_cannot_be_written_costs_no_measurement(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert pace.standard(2e-3, 1, tmp_path / "file") == 2e-3
+
+
+def test_yardstick_runs_on_the_callers_threads_and_leaves_generators_alone():
+    before = torch.random.get_rng_state()
+    assert 0 < pace.yardstick_on_cpu()() < 1
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_pace_is_stored_with_a_latency(setting):
+    network, images = prepared(ARCHITECTURE, setting)
+    details = timed(network, images, dataclasses.replace(setting, latency_threads=1))
+    assert details["pace"] == 1.0
+    assert details["interval"][0] <= details["median"] <= details["interval"][1]
