@@ -18,7 +18,7 @@ import lkspace
 from lkspace import kernels
 from lkspace.data import cache_folder
 from lkspace.errors import RunError, UserError
-from lkspace.scores import timing
+from lkspace.scores import pace, timing
 from lkspace.scores.latency import device_name, only_threads
 from lkspace.scores.quiet import Device, lock_folder
 
@@ -34,6 +34,7 @@ VARIABLES = (
 _LOOK = 0.6  # seconds of timing, with the lock and without
 _CERTAIN = 0.03  # half of the median's interval over the median up to which latencies can be compared
 _SHARE = 0.25  # undisturbed passes; with fewer a measurement runs into its limits
+_YARDSTICKS = 15
 _LITTLE_DISK = 2e9  # bytes: data, weights and the study of a few hundred trials
 Verdict = Literal["ok", "warn"]
 
@@ -50,7 +51,7 @@ class Line(NamedTuple):
 def report() -> list[Line]:
     """All facts, in reading order; raises nothing that a broken machine could cause."""
     lines: list[Line] = []
-    for look in (_versions, _processor, _gpus, _operator, _variables, _quiet, _folders):
+    for look in (_versions, _processor, _gpus, _operator, _variables, _quiet, _pace, _folders):
         lines.extend(look())
     return lines
 
@@ -173,6 +174,24 @@ def _quiet() -> Iterator[Line]:
         yield Line("latency, locked", "a search uses the processor" if used else "the lock cannot be had", "warn", hint)
         return
     yield _steadiness("locked", times)
+
+
+def _pace() -> Iterator[Line]:
+    """How fast this machine is now, compared with when it first measured a latency: all latencies are at that pace."""
+    try:
+        with only_threads(1):
+            yardstick = pace.yardstick_on_cpu()
+            now = float(np.median([yardstick() for _ in range(_YARDSTICKS)]))
+    except UserError:  # the operator cannot run, which its own line says
+        return
+    path = pace.standard_file(1)
+    first = pace.known_standard(path)
+    if first is None:
+        value = f"{1e3 * now:.2g} ms for the yardstick; the first latency that is measured sets the standard"
+    else:
+        value = f"{1e3 * now:.2g} ms for the yardstick, {now / first:.2f} times the standard in {path}; to begin anew,"
+        value += " delete it"
+    yield Line("pace", value)
 
 
 def timed_work() -> timing.Timing:

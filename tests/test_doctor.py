@@ -5,6 +5,7 @@ import pytest
 
 from lkspace import doctor, kernels
 from lkspace.doctor import Line, core_quota, report, report_text
+from lkspace.scores import pace
 from lkspace.scores.quiet import Device
 
 
@@ -106,6 +107,14 @@ def test_search_in_progress_is_told():
         thread.join()
     assert found.verdict == "warn"
     assert "a search" in found.value
+
+
+def test_pace_is_compared_with_the_standard(monkeypatch, tmp_path):
+    assert "sets the standard" in line("pace").value
+    pace.standard(1e3, 1, None)
+    assert "0.00 times the standard" in line("pace").value
+    monkeypatch.setenv("LKSPACE_KERNEL", "nonsense")
+    assert "pace" not in [found.label for found in report()]
 
 
 def test_unusable_folders_are_told_and_the_rest_still_stands(monkeypatch, tmp_path):

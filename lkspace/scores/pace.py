@@ -68,8 +68,8 @@ def standard(seconds: float, threads: int, cache: Path | None) -> float:
     A cache that cannot be written costs the memory, not the measurement. Called by one process at a time, which holds
     the device.
     """
-    path = _file(threads, cache)
-    known = _read(path)
+    path = standard_file(threads, cache)
+    known = known_standard(path)
     if known is not None:
         return known
     content = {"conditions": _conditions(threads), "measured": time.strftime("%Y-%m-%d %H:%M"), "seconds": seconds}
@@ -90,12 +90,14 @@ def _conditions(threads: int) -> dict[str, Any]:
     }
 
 
-def _file(threads: int, cache: Path | None) -> Path:
+def standard_file(threads: int, cache: Path | None = None) -> Path:
+    """Where the standard is kept; named by all that it depends on. Without it the next latency sets a new one."""
     name = hashlib.sha256(json.dumps(_conditions(threads)).encode()).hexdigest()[:16]
     return (cache or cache_folder()) / "latency" / f"pace-{name}.json"
 
 
-def _read(path: Path) -> float | None:
+def known_standard(path: Path) -> float | None:
+    """Seconds; None if there is no file or it is damaged."""
     try:
         found = json.loads(path.read_text())["seconds"]
     except (OSError, ValueError, KeyError, TypeError):
