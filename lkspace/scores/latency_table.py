@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, Self
 
 import numpy as np
@@ -25,22 +26,22 @@ from lkspace.folders import cache_folder
 from lkspace.nets.family import Part
 from lkspace.ranking import kendall_tau
 from lkspace.replacing import replacing
-from lkspace.scores import timing
+from lkspace.scores import pace, timing
 from lkspace.scores.latency import DTYPES, LAYOUTS, PATIENCE, device_name, only_threads
 from lkspace.scores.quiet import Device
 from lkspace.scores.score import Setting
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
 
-VERSION = 3
+VERSION = 4
 # A machine that others share is slow for seconds at a time, long enough for every pass of a part: so all parts are
-# timed once, then all again, and the least of a part's times counts.
+# timed once, each beside the yardstick, then all again, and the median of a part's times counts.
 ROUNDS = 5
-SHARE = 0.01  # of the time that a whole network is measured for, each time: many short looks find a fast spell
+SHARE = 0.01  # of the time that a whole network is measured for, each time: its parts' errors cancel in a sum
 PASS = 1e-3  # seconds: a part runs again and again until a pass takes so long, or the clock would be much of it
 _WARM_UP = {"cpu": 0.003, "cuda": 0.01}  # seconds
 _ALIKE = ("blocks", "reparam")  # fields that decide no part of the folded form
-Times = dict[str, float]  # milliseconds by memory format, and under "rounds" how often it was timed
+Times = dict[str, list[float]]  # milliseconds by memory format, one a round
 Progress = Callable[[int, int], None]
 
 
@@ -107,27 +108,29 @@ class LatencyTable:
         if again:
             self.times = {**self.times, **{part.key: {} for part in missing}}
         timings = [part for done in range(rounds) for part in missing if self._rounds(part) <= done]
+        if timings and self.setting.device == "cpu":
+            with Device("cpu").exclusive(timeout=PATIENCE):
+                pace.settle(self.setting.latency_threads, self.setting.cache)
         for done, part in enumerate(timings):
             if progress is not None:
                 progress(done, len(timings))
             with Device(self.setting.device).exclusive(timeout=PATIENCE):
                 found = timed_part(part, self.setting)
             known = self.times.get(part.key, {})
-            least = {layout: min(ms, known.get(layout, math.inf)) for layout, ms in found.items()}
-            self.times[part.key] = {**least, "rounds": known.get("rounds", 0) + 1}
+            self.times[part.key] = {layout: [*known.get(layout, []), ms] for layout, ms in found.items()}
             self._keep()
         if progress is not None:
             progress(len(timings), len(timings))
         return len(missing)
 
-    def _rounds(self, part: Part) -> float:
-        return self.times.get(part.key, {}).get("rounds", 0)
+    def _rounds(self, part: Part) -> int:
+        return max(map(len, self.times.get(part.key, {}).values()), default=0)
 
     def sum(self, architecture: Architecture) -> float:
         """Milliseconds of one pass in the faster of the memory formats; NaN if a part was never timed."""
         parts = nets.parts(architecture, self.setting.size, self.setting.classes)
         known = [self.times.get(part.key, {}) for part in parts]
-        return min(sum(times.get(layout, math.nan) for times in known) for layout in LAYOUTS)
+        return min(sum(median(times.get(layout, [math.nan])) for times in known) for layout in LAYOUTS)
 
     def _keep(self) -> None:
         """On disk, beside what other processes have found out meanwhile; a full disk costs the memory, not the run."""
@@ -182,15 +185,27 @@ def agreement(pairs: Iterable[tuple[float, float]]) -> Agreement | None:
     )
 
 
-def timed_part(part: Part, setting: Setting) -> Times:
-    """Milliseconds of one pass through a part, by memory format; the caller keeps the device quiet."""
+def timed_part(part: Part, setting: Setting) -> dict[str, float]:
+    """Milliseconds of one pass through a part, by memory format; the caller keeps the device quiet.
+
+    On a CPU they are at the machine's standard pace, as a latency is.
+    """
     device, dtype = torch.device(setting.device), DTYPES[setting.latency_dtype]
     generator = torch.Generator().manual_seed(setting.seed)
     x = torch.randn(setting.latency_batch, *part.shape, generator=generator).to(device, dtype)
     with torch.random.fork_rng(devices=[]):
         module = part.build().requires_grad_(False).to(device, dtype)
     with only_threads(setting.latency_threads), torch.inference_mode():
-        return {layout: _timed(module, x, layout) for layout in LAYOUTS}
+        if device.type != "cpu":
+            return {layout: _timed(module, x, layout) for layout in LAYOUTS}
+        yardstick = pace.yardstick_on_cpu()
+        found, paces = {}, [yardstick()]
+        for layout in LAYOUTS:
+            found[layout] = _timed(module, x, layout)
+            paces.append(yardstick())
+    now = median(paces)
+    standard = pace.standard(now, setting.latency_threads, setting.cache)
+    return {layout: ms * standard / now for layout, ms in found.items()}
 
 
 def _timed(part: nn.Module, x: Tensor, layout: str) -> float:
@@ -248,5 +263,7 @@ def _read(path: Path) -> dict[str, Times]:
 
 
 def _sound(times: Any) -> bool:
-    values = [times.get(key) for key in (*LAYOUTS, "rounds")]
-    return all(isinstance(value, int | float) and 0 < value < math.inf for value in values)
+    rows = [times.get(layout) for layout in LAYOUTS]
+    if not all(isinstance(row, list) and row for row in rows):
+        return False
+    return all(isinstance(value, int | float) and 0 < value < math.inf for row in rows for value in row)
