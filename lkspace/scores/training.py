@@ -59,6 +59,7 @@ class ProxyTraining:
     """One training of an architecture from scratch: `epochs()` runs it, `learnt` is what it has come to so far.
 
     learnt: the network with the moving average of weights and of batch statistics. network: the one that is trained.
+    layout: the memory format of both.
 
     Weights, order of images and augmentation derive from setting.seed: the same seed gives the same result on one
     thread. On a GPU it computes in bfloat16; the weights stay float32. One object is one run.
