@@ -35,6 +35,8 @@ from lkspace.study import Study
 
 SPACE = "replknet-tiny"
 NICENESS = 15  # that Ray gives its workers
+# What is summed up: its name, the key in a measurement, whether without the correction for pace.
+HOW = (("", "median", False), (", by the clock", "median", True), (", all passes", "median_of_all", True))
 PAUSE = 0.3  # seconds between measurements, in which the trainings go on
 
 
@@ -60,12 +62,10 @@ def main() -> None:
     after = [locked(*subject) for _ in range(options.repeats)]
 
     each = {"idle": before + after, "locked": with_lock, "unlocked": without}
-    rows = [
-        {**row, "to_idle": row["median"] / of_idle["median"]}
-        for how in ("", ", by the clock", ", all passes")
-        for of_idle in [summary(f"idle{how}", each["idle"])]
-        for row in [summary(f"{what}{how}", runs) for what, runs in each.items()]
-    ]
+    rows = []
+    for how, key, by_clock in HOW:
+        found = [summary(what + how, runs, key, by_clock) for what, runs in each.items()]
+        rows += [{**row, "to_idle": row["median"] / found[0]["median"]} for row in found]
     for row in rows:
         print(
             f"{row['what']:22} median {row['median']:8.3f} ms  spread {row['spread']:8.1%}"
@@ -107,9 +107,8 @@ def busy_seconds() -> float:
     return (sum(map(int, fields[:8])) - idle - waiting) / os.sysconf("SC_CLK_TCK")
 
 
-def summary(what: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    key = "median_of_all" if "all passes" in what else "median"
-    values = np.array([details[key] * (details["pace"] if ", " in what else 1.0) for details in runs])
+def summary(what: str, runs: list[dict[str, Any]], key: str, by_clock: bool) -> dict[str, Any]:
+    values = np.array([details[key] * (details["pace"] if by_clock else 1.0) for details in runs])
     p5, median, p95 = np.percentile(values, [5, 50, 95])
     others = float(np.mean([details["others"] for details in runs]))
     return {"what": what, "median": float(median), "spread": float((p95 - p5) / median), "others": others}

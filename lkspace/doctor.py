@@ -34,7 +34,6 @@ VARIABLES = (
 _LOOK = 0.6  # seconds of timing, with the lock and without
 _CERTAIN = 0.03  # half of the median's interval over the median up to which latencies can be compared
 _SHARE = 0.25  # undisturbed passes; with fewer a measurement runs into its limits
-_YARDSTICKS = 15
 _LITTLE_DISK = 2e9  # bytes: data, weights and the study of a few hundred trials
 Verdict = Literal["ok", "warn"]
 
@@ -180,18 +179,16 @@ def _pace() -> Iterator[Line]:
     """How fast this machine is now, compared with when it first measured a latency: all latencies are at that pace."""
     try:
         with only_threads(1):
-            yardstick = pace.yardstick_on_cpu()
-            now = float(np.median([yardstick() for _ in range(_YARDSTICKS)]))
+            now = pace.seconds_now()
     except UserError:  # the operator cannot run, which its own line says
         return
     path = pace.standard_file(1)
     first = pace.known_standard(path)
     if first is None:
-        value = f"{1e3 * now:.2g} ms for the yardstick; the first latency that is measured sets the standard"
+        found = "; the first latency that is measured sets the standard"
     else:
-        value = f"{1e3 * now:.2g} ms for the yardstick, {now / first:.2f} times the standard in {path}; to begin anew,"
-        value += " delete it"
-    yield Line("pace", value)
+        found = f", {now / first:.2f} times the standard in {path}; to begin anew, delete it"
+    yield Line("pace", f"{1e3 * now:.2g} ms for the yardstick{found}")
 
 
 def timed_work() -> timing.Timing:

@@ -109,8 +109,9 @@ class LatencyTable:
             self.times = {**self.times, **{part.key: {} for part in missing}}
         timings = [part for done in range(rounds) for part in missing if self._rounds(part) <= done]
         if timings and self.setting.device == "cpu":
-            with Device("cpu").exclusive(timeout=PATIENCE):
-                pace.settle(self.setting.latency_threads, self.setting.cache)
+            threads = self.setting.latency_threads
+            with Device("cpu").exclusive(timeout=PATIENCE), only_threads(threads):
+                pace.settle(threads, self.setting.cache)
         for done, part in enumerate(timings):
             if progress is not None:
                 progress(done, len(timings))

@@ -30,13 +30,12 @@ from lkspace.replacing import replacing
 from lkspace.space.architecture import Architecture
 
 VERSION = 1
-# All that a candidate is made of, and 3 ms on a core of 2017.
+# All that a candidate is made of, and small.
 YARDSTICK = Architecture("replknet", (1, 1), (16, 32), (13, 7), (None, None), (True, True), 1.0, 4.0, 4)
 SIDE = 64
-# A large candidate drives the yardstick out of the caches: its first pass after RepLKNet-31B took 17 % longer than one
-# after itself, its third 3 %. So that one is timed.
+# A large candidate drives the yardstick out of the caches, and its first pass then takes longer: the last is timed.
 _PASSES = 3
-_LOOK = 40  # runs
+_LOOK = 40  # runs, a third of a second
 
 
 def yardstick_on_cpu() -> Callable[[], float]:
@@ -51,6 +50,12 @@ def yardstick_on_cpu() -> Callable[[], float]:
             return time.perf_counter() - start
 
     return yardstick
+
+
+def seconds_now() -> float:
+    """Seconds of the yardstick at this moment, from a good look, on as many threads as torch uses now."""
+    yardstick = yardstick_on_cpu()
+    return median(yardstick() for _ in range(_LOOK))
 
 
 @functools.cache
@@ -80,6 +85,12 @@ def standard(seconds: float, threads: int, cache: Path | None) -> float:
     return seconds
 
 
+def settle(threads: int, cache: Path | None) -> None:
+    """Set the standard if there is none yet; the caller holds the device, and torch uses so many threads."""
+    if known_standard(standard_file(threads, cache)) is None:
+        standard(seconds_now(), threads, cache)
+
+
 def _conditions(threads: int) -> dict[str, Any]:
     return {
         "version": VERSION,
@@ -90,18 +101,6 @@ def _conditions(threads: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "lkspace": lkspace.__version__,
     }
-
-
-def settle(threads: int, cache: Path | None) -> None:
-    """Set the standard from a good look if there is none yet; the caller holds the device."""
-    if known_standard(standard_file(threads, cache)) is None:
-        threads_before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            yardstick = yardstick_on_cpu()
-            standard(median(yardstick() for _ in range(_LOOK)), threads, cache)
-        finally:
-            torch.set_num_threads(threads_before)
 
 
 def standard_file(threads: int, cache: Path | None = None) -> Path:

@@ -27,7 +27,7 @@ from lkspace.scores.quiet import Device
 from lkspace.scores.score import Diverged, Measurement, Setting
 from lkspace.space.architecture import Architecture
 
-_VECTOR = 8  # floats
+_VECTOR = 8  # floats that a core takes at a time with AVX2
 _RECENT = 3  # in the beginning the average looks back over one in so many of the steps so far
 
 
@@ -151,9 +151,7 @@ class ProxyTraining:
         return torch.stack(losses).mean().item()
 
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=self.layout)
-        with self._autocast():
-            loss = F.cross_entropy(self.network(x).float(), y, label_smoothing=self.recipe.label_smoothing)
+        loss = F.cross_entropy(self._logits(self.network, x), y, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
@@ -171,12 +169,16 @@ class ProxyTraining:
         for _ in range(len(self.val)):
             with self.quiet.step():
                 x, y = next(batches)
-                x = x.contiguous(memory_format=self.layout)
-                with self._autocast():
-                    logits = self.learnt(x).float()
+                logits = self._logits(self.learnt, x)
                 right += (logits.argmax(1) == y).sum().item()
                 loss += F.cross_entropy(logits, y, reduction="sum").item()
         return right / len(self.val.split), loss / len(self.val.split)
+
+    def _logits(self, network: nn.Module, x: Tensor) -> Tensor:
+        """float32, whatever it is computed in."""
+        with self._autocast():
+            logits: Tensor = network(x.contiguous(memory_format=self.layout))
+        return logits.float()
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -199,7 +201,7 @@ class ProxyTraining:
 
 
 def _layout(architecture: Architecture, device: torch.device) -> torch.memory_format:
-    """The faster one. On a CPU torch's batch norm takes a vector of channels at a time, and with fewer a multiple."""
+    """The faster one: on a CPU torch's batch norm in channels_last takes a vector of channels at a time."""
     few = device.type == "cpu" and min(architecture.channels) < _VECTOR
     return torch.contiguous_format if few else torch.channels_last
 

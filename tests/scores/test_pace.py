@@ -69,7 +69,15 @@ def test_a_cache_that_cannot_be_written_costs_no_measurement(tmp_path):
     assert pace.standard(2e-3, 1, tmp_path / "file") == 2e-3
 
 
-def test_yardstick_runs_on_the_callers_threads_and_leaves_generators_alone():
+def test_standard_is_settled_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(pace, "seconds_now", iter([2e-3, 3e-3]).__next__)
+    pace.settle(1, tmp_path)
+    pace.settle(1, tmp_path)
+    assert pace.known_standard(pace.standard_file(1, tmp_path)) == 2e-3
+
+
+def test_yardstick_gives_seconds_and_leaves_generators_alone():
+    pace._network.cache_clear()
     before = torch.random.get_rng_state()
     assert 0 < pace.yardstick_on_cpu()() < 1
     assert torch.equal(before, torch.random.get_rng_state())

@@ -8,7 +8,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from lkspace.search import ParetoSampler
+from lkspace.search import ParetoSampler, pareto_sampler
+from lkspace.search.surrogate import Surrogate
 from lkspace.study import partial
 from lkspace.study.pareto import hypervolume
 
@@ -156,6 +157,26 @@ def test_constant_values_do_no_harm():
     sampler = ParetoSampler(lambda p: [None, None, 1.0], seed=0)
     study = search(sampler, 3, 16, values=lambda p: [0.5, 2.0, 1.0])
     assert len(study.trials) == 16
+
+
+def test_half_of_the_uncertainty_counts(monkeypatch):
+    told, judged = [], []
+    real_beliefs, real_improvement = Surrogate.beliefs, pareto_sampler.expected_improvement
+
+    def beliefs(self, points, exact=None):
+        found = real_beliefs(self, points, exact)
+        told.extend(found[0].deviation if exact is not None else [])
+        return found
+
+    def improvement(found, *rest):
+        judged.extend(found[0].deviation)
+        return real_improvement(found, *rest)
+
+    monkeypatch.setattr(Surrogate, "beliefs", beliefs)
+    monkeypatch.setattr(pareto_sampler, "expected_improvement", improvement)
+    search(ParetoSampler(partly([0], 2), seed=0), 2, 12)
+    assert min(told) > 0
+    assert judged == pytest.approx(0.5 * np.array(told))
 
 
 def test_the_corner_keeps_the_search_below_it():
