@@ -1,6 +1,6 @@
 """The default run as a newcomer types it: how long it takes, and what front it ends with.
 
-    python benchmarks/default_run.py [--budget 20] [--early-stopping none]
+    python benchmarks/default_run.py [--budget 20] [--early-stopping none] [--keep FOLDER]
 
 Runs `lkspace search --budget N` in an empty folder with an empty cache of data and prints the wall time, the members
 of the front, its hypervolume, the best accuracy and how many times chance that is.
@@ -8,6 +8,7 @@ of the front, its hypervolume, the best accuracy and how many times chance that 
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budget", type=int, default=20)
     parser.add_argument("--early-stopping", help="as for the search, its default if not given")
+    parser.add_argument("--keep", type=Path, help="a folder that does not exist, for a copy of the run")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     head = circumstances()
@@ -33,7 +35,8 @@ def main() -> None:
         start = time.perf_counter()
         subprocess.run(command, cwd=folder, env=environment, check=True)
         seconds = time.perf_counter() - start
-        study = Study.open(next(Path(folder, "runs").iterdir()))
+        run = next(Path(folder, "runs").iterdir())
+        study = Study.open(run)
         front, plan = study.front(), study.plan
         best = max(trial.values["accuracy"] for trial in front)
         results = {
@@ -49,6 +52,8 @@ def main() -> None:
             "hypervolume": study.hypervolume(),
             "seconds of a trial, mean": sum(sum(t.seconds.values()) for t in study.trials) / len(study.trials),
         }
+        if options.keep:
+            shutil.copytree(run, options.keep)
     print(f"{options.budget} trials in {seconds / 60:.1f} minutes, {len(front)} on the front,", end=" ")
     volume, times = results["hypervolume"], results["times chance"]
     print(f"hypervolume {volume:.5g}, best accuracy {best:.1%}, {times:.1f} times chance")

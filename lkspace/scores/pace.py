@@ -34,7 +34,7 @@ VERSION = 1
 YARDSTICK = Architecture("replknet", (1, 1), (16, 32), (13, 7), (None, None), (True, True), 1.0, 4.0, 4)
 SIDE = 64
 # A large candidate drives the yardstick out of the caches, and its first pass then takes longer: the last is timed.
-_PASSES = 3
+PASSES = 3
 _LOOK = 40  # runs, a third of a second
 
 
@@ -44,7 +44,7 @@ def yardstick_on_cpu() -> Callable[[], float]:
 
     def yardstick() -> float:
         with torch.inference_mode():
-            for _ in range(_PASSES):
+            for _ in range(PASSES):
                 start = time.perf_counter()
                 network(images)
             return time.perf_counter() - start

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lkspace.kernels.gpu.graphs import captured
+from lkspace.scores import pace
 
 # Tuned on two cores of a shared virtual machine with other work beside (benchmarks/latency.py shows the outcome).
 TOLERANCE = 1.15  # sentinels slower than their best by more than this mark a disturbed pass
@@ -91,7 +92,8 @@ def repeated(
 ) -> Timing:
     """Passes until their median is known; `once` and `sentinel` run one pass or sentinel and give its seconds.
 
-    share: of the usual time limits, for what need not be known as well. yardstick: runs after every few passes.
+    share: of the usual time limits, for what need not be known as well. yardstick: that of `pace.py`, after every few
+    passes.
     """
     seconds: list[float] = []
     sentinels = [sentinel()] if sentinel else []
@@ -100,7 +102,7 @@ def repeated(
     while True:
         fixed.append(yardstick is not None and len(fixed) % (EVERY + 1) == EVERY)
         seconds.append(yardstick() if yardstick is not None and fixed[-1] else once())
-        spent += seconds[-1]
+        spent += seconds[-1] * (pace.PASSES if fixed[-1] else 1)
         if sentinel:
             sentinels.append(sentinel())
             spent += sentinels[-1]
@@ -124,10 +126,10 @@ def judged(
     fixed = np.zeros(len(seconds), dtype=np.bool_) if fixed is None else fixed
     if len(sentinels) == 0:
         return Timing(seconds[~fixed], np.ones(int((~fixed).sum()), dtype=np.bool_), True, seconds[fixed])
-    pace = float(np.percentile(sentinels, 5))  # not the minimum: that of many is luck
+    best = float(np.percentile(sentinels, 5))  # not the minimum: that of many is luck
     around = np.maximum(sentinels[:-1], sentinels[1:])
-    counted, undisturbed = _least_disturbed(around[~fixed], TOLERANCE * pace)
-    alike, _ = _least_disturbed(around[fixed], TOLERANCE * pace)
+    counted, undisturbed = _least_disturbed(around[~fixed], TOLERANCE * best)
+    alike, _ = _least_disturbed(around[fixed], TOLERANCE * best)
     return Timing(seconds[~fixed], counted, undisturbed, seconds[fixed][alike])
 
 
