@@ -162,14 +162,19 @@ class ProxyTraining:
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
-        """(accuracy, cross entropy) of what has been learnt, on all validation images."""
-        self.learnt.eval()
+        """(accuracy, cross entropy) of what has been learnt, on all validation images, by the form that is shipped.
+
+        It is the same function, and passes take three quarters of the time.
+        """
+        network = copy.deepcopy(self.learnt.eval())
+        cast(Network, network).deploy(fold_batch_norms=True)
+        network.to(memory_format=self.layout)  # type: ignore[call-overload]
         right = loss = 0.0
         batches = self.val.epoch(0)
         for _ in range(len(self.val)):
             with self.quiet.step():
                 x, y = next(batches)
-                logits = self._logits(self.learnt, x)
+                logits = self._logits(network, x)
                 right += (logits.argmax(1) == y).sum().item()
                 loss += F.cross_entropy(logits, y, reduction="sum").item()
         return right / len(self.val.split), loss / len(self.val.split)
