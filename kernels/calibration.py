@@ -86,7 +86,7 @@ def scheme_summary() -> str:
         first = next(chosen, None)
         sizes.append(f"never on {size} px" if first is None else f"from K={first} on {size} px")
     where = file_of(isa)
-    kept = f"measured here, kept in {where}" if where.is_file() else f"measured now: {where} cannot be written"
+    kept = f"measured here, kept in {where}" if os.path.isfile(where) else f"measured now: {where} cannot be written"
     return f"direct, and by frequencies {', '.join(sizes)} ({kept})"
 
 

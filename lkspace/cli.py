@@ -82,12 +82,15 @@ def search(
     from lkspace.space.search_space import SearchSpace
 
     _reject_unusable_numbers(rate)
+    names = [name.strip() for name in objectives.split(",")]
+    if verify and not any(text.strip().startswith("accuracy") for text in (*names, *(constraint or []))):
+        raise UserError("--verify trains longer to check accuracies, and this search has none: add accuracy, or drop it")
     console = Console(stderr=True)
     folder = run if run is not None else Path("runs") / Path(space).stem
     study = searching.run(
         SearchSpace.load(space),
         budget=budget,
-        objectives=[name.strip() for name in objectives.split(",")],
+        objectives=names,
         constraints=constraint or [],
         data=data,
         overrides=_given(
@@ -110,14 +113,19 @@ def search(
         command=shlex.join(["lkspace", *sys.argv[1:]]),
         console=console,
     )
+    page = write_page(study, folder / "front.html")
     if verify:
         study = searching.verify(
-            folder, concurrency=concurrency, gpus_per_trial=gpus_per_trial or None, address=address, console=console
+            folder if storage is None else f"{storage.partition('#')[0]}#{study.name}",
+            concurrency=concurrency,
+            gpus_per_trial=gpus_per_trial or None,
+            address=address,
+            console=console,
         )
-    page = write_page(study, folder / "front.html")
+        write_page(study, page)
     Console().print(front_table(study))
-    console.print(f"\nThe front to look at: {page}")
-    console.print(f"One candidate: lkspace show {shlex.quote(str(folder))} NUMBER")
+    after = f"\nThe front to look at: {page}\nOne candidate: lkspace show {shlex.quote(str(folder))} NUMBER"
+    console.print(after, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -324,6 +332,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; the same command continues", file=sys.stderr)
         return 130
+    except PermissionError as error:  # Path.exists and its sisters raise where a folder may not be entered
+        return _failure(UserError(f"{error.filename}: {error.strerror}; name another place"), 2)
     except BrokenPipeError:  # `lkspace front RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -241,8 +241,8 @@ def _folder(label: str, where: Callable[[], Path], mend: str) -> Line:
         folder = where()
     except (RunError, UserError) as error:
         return Line(label, "not usable", "warn", str(error))
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK):
         return Line(label, f"{folder}", "warn", f"{there} is no folder that you can write to; name another{mend}")
     free = shutil.disk_usage(there).free
     value = f"{folder}, {free / 1e9:.0f} GB free"

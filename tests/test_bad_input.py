@@ -153,6 +153,9 @@ call("flag: two formats", ["front", "run", "--csv", "--json"], "--csv", "--json"
 call("flag: trial is no number", ["show", "run", "first"], "TRIAL", "valid integer")
 call("flag: sample of nothing", ["space", "sample", "-n", "0"], "--count", "greater than or equal to 1")
 call("flag: storage is no URL", searching("--storage", "my.db"), "my.db")
+call("flag: GPUs that are no number", searching("--gpus-per-trial", "nan"), "gpus_per_trial", "nan")
+call("flag: seed without end", searching("--seed", str(2**64)), "seed", str(2**64))
+call("flag: verify without accuracy", searching("--objectives", "flops,params", "--verify"), "--verify", "accuracy")
 call("flag: storage of another kind", searching("--storage", "redis://here/1"), "redis://here/1", "sqlite:///")
 call(
     "flag: storage with a wrong port", searching("--storage", "postgresql://me@here:port/db"), "here:port", "sqlite:///"
@@ -503,6 +506,19 @@ def test_bad_input(
     if "run" in before:
         after.pop("run/.lock", None)  # a run's own, in a folder that was there
     assert after == before
+
+
+def test_a_folder_that_may_not_be_entered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python's own questions about a path raise there; root, who runs many a test, never sees it."""
+
+    def forbidden(_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/home/her/run")
+
+    monkeypatch.setattr("lkspace.study.Study.open", forbidden)
+    assert main(["front", "/home/her/run"]) == 2
+    assert capsys.readouterr().err == "error: /home/her/run: Permission denied; name another place\n"
 
 
 def unwanted(*_: object, **__: object) -> None:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lkspace.data.batches import DEVIATION, MEAN
 from lkspace.errors import RunError, UserError
 from lkspace.export.target import Package, mismatch
 from lkspace.nets import Form, build
@@ -31,7 +32,8 @@ _HOW_TO_LOAD = """\
 
 {architecture}
 
-Form: {form}. Weights: {weights}. Images: 3 x {size} x {size}; classes: {classes}.
+Form: {form}. Weights: {weights}. Images: 3 x {size} x {size}, trained on as (value - {mean}) / {deviation}
+with values in [0, 1]; classes: {classes}.
 
 Made by lkspace. It loads into the authors' code, `replknet.py` of https://github.com/DingXiaoH/RepLKNet-pytorch:
 
@@ -95,6 +97,7 @@ class RepLKNetRelease:
             "constructor": constructor(package),
             "architecture": package.architecture.to_dict(),
             "size": package.size,
+            "normalisation": {"mean": MEAN, "deviation": DEVIATION},
             "about": dict(package.about),
             "versions": {"lkspace": _version("lkspace"), "torch": torch.__version__},
         }
@@ -113,6 +116,8 @@ class RepLKNetRelease:
             weights=package.origin,
             size=package.size,
             classes=package.classes,
+            mean=MEAN,
+            deviation=DEVIATION,
             tolerance=TOLERANCE,
         )
         (folder / README).write_text(readme, encoding="utf-8")

@@ -335,7 +335,7 @@
       );
       return;
     }
-    const name = /^[\w./-]+$/.test(data.name) ? data.name : `'${data.name.replaceAll("'", "'\\''")}'`;
+    const place = /^[\w./-]+$/.test(data.place) ? data.place : `'${data.place.replaceAll("'", "'\\''")}'`;
     const parts = [
       make("h2", { id: "card-title" }, `Trial ${t.number} `, make("small", { textContent: t.id })),
       make("p", { className: "caption" }, badge(t), t.origin === "sampler" ? "" : ` ${t.origin} of the search space`),
@@ -352,7 +352,7 @@
       parts.push(make("details", {}, make("summary", { textContent: "What the numbers are made of" }), list));
     }
     if (t.spent) parts.push(make("p", { className: "caption", textContent: `Time: ${t.spent}.` }));
-    parts.push(make("h3", { textContent: "More of it, and to take it away" }), make("pre", {}, make("code", { textContent: `lkspace show ${name} ${t.number}\nlkspace export ${name} ${t.number} --to replknet` })));
+    parts.push(make("h3", { textContent: "More of it, and to take it away" }), make("pre", {}, make("code", { textContent: `lkspace show ${place} ${t.number}\nlkspace export ${place} ${t.number} --to replknet` })));
     $("card").replaceChildren(...parts);
   }
   function values(t) {

@@ -27,7 +27,7 @@ def write_page(study: Study, path: str | Path) -> Path:
     Returns the absolute path. Raises UserError if it cannot be written there, RunError if the disk is full.
     """
     target = Path(os.path.expanduser(path)).absolute()
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.parent / f".{target.name}.{os.getpid()}.part"
     text = page(study)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +67,7 @@ def page_data(study: Study) -> dict[str, Any]:
     front = {t.number for t in study.front()}
     return {
         "name": plan.name,
+        "place": _place(study),
         "budget": plan.budget,
         "scores": [_score(plan, name, trials) for name in names],
         "objectives": [_objective(study, i) for i in range(len(plan.objectives))],
@@ -78,6 +79,14 @@ def page_data(study: Study) -> dict[str, Any]:
         "counts": study.counts(),
         "run": _run(plan, trials) + ([("latency table", table)] if (table := study.latency_table) else []),
     }
+
+
+def _place(study: Study) -> str:
+    """What `lkspace show` takes for the run: its name if it lies where runs lie, else the folder."""
+    folder = study.folder
+    if folder is None or (folder.parent.name == "runs" and folder.name == study.name):
+        return study.name
+    return str(folder)
 
 
 def _score(plan: Plan, name: str, trials: list[Trial]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A search from beginning to end: `run` creates or continues a study and fills it until the budget is reached."""
 
 import functools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ def run(
     """
     if concurrency is not None and concurrency < 1:
         raise UserError(f"concurrency is {concurrency}, expected at least 1")
-    if gpus_per_trial < 0:
+    if not 0 <= gpus_per_trial < math.inf:
         raise UserError(f"gpus_per_trial is {gpus_per_trial}, expected 0 or more")
     asked = request(
         space,

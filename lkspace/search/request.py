@@ -105,8 +105,8 @@ def request(
     """The request of such a call; UserError with the place and the mend if something in it is wrong."""
     if budget < 1:
         raise UserError(f"budget is {budget}, expected at least 1 trial")
-    if seed < 0:
-        raise UserError(f"seed is {seed}, expected 0 or more")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed is {seed}, expected 0 or more, and less than 2^63")
     registry.samplers.get(sampler)
     if early_stopping not in KINDS:
         raise UserError(f"unknown early stopping {early_stopping!r}; known: {', '.join(KINDS)}")

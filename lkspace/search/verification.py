@@ -1,5 +1,6 @@
 """`lkspace verify`: longer trainings of a run's front and of others, to see how far its proxy can be trusted."""
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ def _gpus(setting: Setting, asked: float | None) -> float:
     on_gpu = setting.device.startswith("cuda")
     if asked is None:
         return 1.0 if on_gpu else 0.0
-    if (asked > 0) != on_gpu:
+    if not math.isfinite(asked) or (asked > 0) != on_gpu:
         wanted = "more than 0: the run was made on a GPU" if on_gpu else "0: the run was made on the CPU"
         raise UserError(f"gpus_per_trial is {asked:g}, expected {wanted}")
     return asked

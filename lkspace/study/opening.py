@@ -45,7 +45,7 @@ def run_folder(place: str | Path, recorded: str | None) -> Path | None:
     if not storage.is_url(str(place)):
         path = Path(os.path.expanduser(place)).resolve()
         return path if path.is_dir() else path.parent
-    return Path(recorded) if recorded and Path(recorded).is_dir() else None
+    return Path(recorded) if recorded and os.path.isdir(recorded) else None
 
 
 def make_file(folder: Path, plan: Plan) -> None:

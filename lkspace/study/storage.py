@@ -50,6 +50,8 @@ def is_url(place: str) -> bool:
 def without_password(url: str, name: str) -> str:
     """URL#NAME fit for a file: a database server takes the password from its own places (PGPASSWORD, ~/.pgpass)."""
     bare = make_url(split_url(url)[0])
+    if bare.drivername == "sqlite":  # a path means the same from every folder
+        bare = bare.set(database=str(_sqlite_path(url)))
     return f"{bare._replace(password=None).render_as_string(hide_password=False)}#{name}"
 
 
@@ -78,11 +80,11 @@ def find(place: str | Path) -> tuple[str | Path, str | None]:
     path = Path(os.path.expanduser(place))
     if not os.path.exists(path):  # False where Path.exists raises: a name too long, a folder that may not be entered
         raise UserError(f"no run at {str(path)!r}: no such folder{_beside(path.parent)}")
-    if path.is_file():
+    if os.path.isfile(path):
         return path.resolve(), None
-    if (path / FILE).is_file():
+    if os.path.isfile(path / FILE):
         return (path / FILE).resolve(), None
-    if (path / POINTER).is_file():
+    if os.path.isfile(path / POINTER):
         return split_url((path / POINTER).read_text(encoding="utf-8").strip())
     raise UserError(f"no run at {str(path)!r}: the folder has no {FILE}{_beside(path)}")
 

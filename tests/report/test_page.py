@@ -147,7 +147,7 @@ def test_scatter_table_and_card_are_one_selection(view: View, written: Path, stu
     assert view.page.evaluate("document.getElementById('scatter').layout.annotations[0].text") == f"<b>{number}</b>"
     card, trial = view.text("#card"), study.trial(number)
     assert f"Trial {number} {trial.id}" in card
-    assert f"lkspace export demo {number} --to replknet" in card
+    assert f"lkspace export {study.folder} {number} --to replknet" in card
     for kernel in trial.architecture.kernels:
         assert str(kernel) in card
     view.page.click("#card summary")

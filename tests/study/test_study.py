@@ -568,6 +568,14 @@ def test_a_database_of_several_studies(tmp_path: Path) -> None:
     assert not (tmp_path / "two" / "study.db").exists()
 
 
+def test_a_relative_url_means_the_same_file_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Study.create(tmp_path / "run", plan(), "sqlite:///all.db")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Study.open(tmp_path / "run").name == "first"
+
+
 def test_a_study_in_a_database_is_created_once(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/all.db"
     Study.create(tmp_path / "run", plan(), url)
