@@ -74,7 +74,8 @@ def choose(x: Tensor, weight: Tensor) -> Backend:
     if forced:
         return _forced(forced, x, weight)
     for backend in BACKENDS.values():
-        if not backend.missing() and not backend.refuses(x, weight):
+        # In this order: to ask for a GPU sets up CUDA, which a process forked later could then not do for itself.
+        if not backend.refuses(x, weight) and not backend.missing():
             return backend
     raise AssertionError("the torch backend takes everything")
 

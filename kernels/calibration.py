@@ -18,8 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from lkspace.folders import cache_folder
 from lkspace.kernels import library, native_calls
@@ -144,8 +145,10 @@ def _alone(path: Path) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 time.sleep(0.02)
+            except OSError:  # a file system without locks
+                break
         yield
 
 
@@ -166,14 +169,15 @@ def measure(isa: int) -> Coefficients:
 
 
 def _calls(shape: Shape) -> dict[str, Callable[[], None]]:
-    def some(*sizes: int) -> Tensor:  # whatever the caller's default dtype and device are
-        count = math.prod(sizes)
-        return torch.linspace(-1, 1, count, dtype=torch.float32, device="cpu").view(sizes)
+    # By numpy: in a forked process torch would wait for the threads that it had before.
+    def some(*sizes: int) -> npt.NDArray[np.float32]:
+        return np.linspace(-1, 1, math.prod(sizes), dtype=np.float32).reshape(sizes)
 
     with torch.inference_mode(False):
-        values = some(shape.n, shape.h, shape.w, _CHANNELS).permute(0, 3, 1, 2)
-        x, grad, y = values, values.flip(2).contiguous(memory_format=torch.channels_last), torch.empty_like(values)
-        weight = some(_CHANNELS, 1, shape.kh, shape.kw)
+        values = some(shape.n, shape.h, shape.w, _CHANNELS)
+        x, grad = (torch.from_numpy(v).permute(0, 3, 1, 2) for v in (values, values[:, ::-1].copy()))
+        y = torch.empty_like(x)
+        weight = torch.from_numpy(some(_CHANNELS, 1, shape.kh, shape.kw))
         into = torch.empty_like(weight)
     return {
         "direct convolution": lambda: native_calls.convolve("direct", x, y, weight, threads=1),

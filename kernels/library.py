@@ -128,3 +128,6 @@ def instruction_set(forced: str | None) -> int:
 def selected() -> int:
     """Index into ISAS of what a call now would use: LKSPACE_ISA if it is set, else the best that is there."""
     return instruction_set(os.environ.get(ISA_VARIABLE))
+
+
+load()  # before any fork: by that the library knows, in a child, that the threads of its parent are gone

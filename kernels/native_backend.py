@@ -72,5 +72,6 @@ def backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool]) ->
     if wanted[1]:
         native_calls.direct_weight_gradient(grad, x, into_weight, bias_too)
     elif wanted[2]:
-        torch.sum(grad, (0, 2, 3), out=into_bias)
+        # torch.sum would add one channel's parts in as many parts as there are threads.
+        native_calls.direct_weight_gradient(grad, grad, weight.new_empty(weight.shape[0], 1, 1, 1), into_bias)
     return into_x, into_weight, into_bias

@@ -84,7 +84,9 @@ def search(
     _reject_unusable_numbers(rate)
     names = [name.strip() for name in objectives.split(",")]
     if verify and not any(text.strip().startswith("accuracy") for text in (*names, *(constraint or []))):
-        raise UserError("--verify trains longer to check accuracies, and this search has none: add accuracy, or drop it")
+        raise UserError(
+            "--verify trains longer to check accuracies, and this search has none: add accuracy, or drop it"
+        )
     console = Console(stderr=True)
     folder = run if run is not None else Path("runs") / Path(space).stem
     study = searching.run(

@@ -155,6 +155,12 @@ call("flag: sample of nothing", ["space", "sample", "-n", "0"], "--count", "grea
 call("flag: storage is no URL", searching("--storage", "my.db"), "my.db")
 call("flag: GPUs that are no number", searching("--gpus-per-trial", "nan"), "gpus_per_trial", "nan")
 call("flag: seed without end", searching("--seed", str(2**64)), "seed", str(2**64))
+call(
+    "flag: a bound that pareto cannot learn",
+    searching("--objectives", "flops,params", "--constraint", "accuracy>=90%"),
+    "accuracy>=90%",
+    "--objectives",
+)
 call("flag: verify without accuracy", searching("--objectives", "flops,params", "--verify"), "--verify", "accuracy")
 call("flag: storage of another kind", searching("--storage", "redis://here/1"), "redis://here/1", "sqlite:///")
 call(
@@ -508,9 +514,7 @@ def test_bad_input(
     assert after == before
 
 
-def test_a_folder_that_may_not_be_entered(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_that_may_not_be_entered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Python's own questions about a path raise there; root, who runs many a test, never sees it."""
 
     def forbidden(_: object) -> None:

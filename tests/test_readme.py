@@ -36,7 +36,9 @@ def test_the_first_python_example(monkeypatch):
     """All of it but what needs a run."""
     example = next(block for block in blocks("python") if "reference(" in block)
     before = example[: example.index("study = ")]
-    after = "space = " + example.split("space = ")[1].replace("study.front()[0].architecture", "space.reference_points[0]")
+    after = "space = " + example.split("space = ")[1].replace(
+        "study.front()[0].architecture", "space.reference_points[0]"
+    )
     names: dict[str, object] = {}
     exec(before + after, names)
     assert names["network"].training is False

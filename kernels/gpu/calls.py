@@ -13,7 +13,7 @@ from lkspace.kernels.gpu.problem import problem
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     """See `depthwise_conv2d`."""
-    return _convolution(x, weight.contiguous(), bias, activation, flip=False)
+    return _convolution(x, weight.contiguous(), None if bias is None else bias.contiguous(), activation, flip=False)
 
 
 def backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:

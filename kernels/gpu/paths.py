@@ -1,6 +1,7 @@
 """All paths by name: which choices a problem has, and how one is carried out."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from lkspace.kernels.gpu.problem import Problem
 _CONVOLUTIONS = {"toeplitz": toeplitz.run, "dense": dense.run, "taps": fma.run, "mma": mma.run}
 _FEW_TAPS = 25  # up to here nearly all of a Toeplitz product is zeros: `taps` is the first guess
 _TORCH = (Choice("torch"), Choice("torch", planar=True))
+_flag = threading.Lock()  # held while cuDNN's flag is changed
 _ANY_DEVICE = (108, 99 * 1024)  # multiprocessors, shared memory of a block; where there is only the interpreter
 
 
@@ -106,12 +108,14 @@ def _torch_gradient(
 @contextlib.contextmanager
 def _deterministic() -> Iterator[None]:
     """cuDNN's weight gradients may add atomically; a result that varies is no candidate."""
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.deterministic = before
+    # The flag is the process's, and backward runs in a thread a device. torch.backends may be locked against changes.
+    with _flag:
+        before = torch._C._get_cudnn_deterministic()
+        torch._C._set_cudnn_deterministic(True)
+        try:
+            yield
+        finally:
+            torch._C._set_cudnn_deterministic(before)
 
 
 def _other_layout(x: Tensor) -> Tensor:

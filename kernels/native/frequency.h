@@ -93,8 +93,9 @@ struct Transforms {
     }
 
     // Plane -> rows of the result.
-    void bins_to_rows(const float* plane, const Vectors& out) const {
+    void bins_to_rows(float* plane, const Vectors& out) const {
         const int64_t bins = f.pitch * 2 * L;
+        if (f.g.h % 2) clear(plane + f.g.h * bins, f.bins);  // the last row has no other to go with
         for (int r = 0; r < f.g.h; r += 2) {
             tangle(plane + r * bins, plane + (r + 1) * bins, line(2));
             const bool two = r + 1 < f.g.h;

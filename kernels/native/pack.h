@@ -32,7 +32,9 @@ inline float widen(Bfloat16 value) { return float_of(uint32_t{value.bits} << 16)
 inline float widen(Float16 value) {
     const uint32_t sign = uint32_t{value.bits & 0x8000u} << 16, rest = uint32_t{value.bits & 0x7fffu} << 13;
     if (rest >= 0x0f800000u) return float_of(sign | 0x70000000u | rest);  // infinity, NaN: exponent 143 + 112 = 255
-    // Rebias the exponent by a product: exact, and right for denormals too. 2^112
+    // Denormals are numbers here even where float32's are flushed: from 2^-14 (1 + f) to 2^-14 f, exact.
+    if (rest < 0x00800000u) return float_of(sign | bits_of(float_of(0x38800000u | rest) - 6.103515625e-05f));
+    // Rebias the exponent by a product, exact. 2^112
     return float_of(sign | bits_of(float_of(rest) * 5192296858534827628530496329220096.0f));
 }
 

@@ -9,6 +9,7 @@ from torch import nn
 from lkspace import nets
 from lkspace.kernels import OPERATOR, flop_handle
 from lkspace.registry import scores
+from lkspace.scores.quiet import Device
 from lkspace.scores.score import Direction, Measurement, Setting
 from lkspace.space.architecture import Architecture
 
@@ -26,7 +27,8 @@ class Flops:
 
     def measure(self, architecture: Architecture, setting: Setting) -> Iterator[Measurement]:
         """One exact value. RuntimeError if fvcore counts another on the built network: a bug of ours."""
-        flops = cross_checked_flops(architecture, setting.size, setting.classes)
+        with Device(setting.device).step():  # the check is work, and would disturb another's measurement
+            flops = cross_checked_flops(architecture, setting.size, setting.classes)
         yield Measurement(flops, {"form": "deploy", "size": setting.size, "checked by": "fvcore"})
 
 

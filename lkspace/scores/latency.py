@@ -78,7 +78,7 @@ def timed(network: nn.Module, images: Tensor, setting: Setting) -> dict[str, Any
     On a CPU they are at its standard pace (see `pace.py`): times "pace" they are what the clock said.
     """
     on_cpu = images.device.type == "cpu"
-    with only_threads(setting.latency_threads), torch.inference_mode(), _on(images.device):
+    with only_threads(setting.latency_threads), torch.inference_mode(), on(images.device):
         layout, once = _fastest_layout(network, images)
         sentinel, yardstick = (timing.sentinel_on_cpu(), pace.yardstick_on_cpu()) if on_cpu else (None, None)
         result = timing.repeated(once, sentinel, yardstick=yardstick)
@@ -142,7 +142,8 @@ def only_threads(threads: int) -> Iterator[None]:
             gc.enable()
 
 
-def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A GPU as the current one, whose stream CUDA events are recorded on; nothing for a CPU."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
@@ -162,7 +163,7 @@ def _statistics(result: timing.Timing, standard: float | None) -> dict[str, Any]
     return {
         "median": 1e3 * result.median / middle,
         "interval": [1e3 * low / most, 1e3 * high / least],
-        **({} if standard is None else {"pace": middle}),
+        **({} if standard is None else {"pace": middle, "standard": 1e3 * standard}),
         "repeats": int(result.counted.sum()),
         "undisturbed": result.undisturbed,
         "passes": len(result.seconds),

@@ -27,7 +27,7 @@ from lkspace.nets.family import Part
 from lkspace.ranking import kendall_tau
 from lkspace.replacing import replacing
 from lkspace.scores import pace, timing
-from lkspace.scores.latency import DTYPES, LAYOUTS, PATIENCE, device_name, only_threads
+from lkspace.scores.latency import DTYPES, LAYOUTS, PATIENCE, device_name, on, only_threads
 from lkspace.scores.quiet import Device
 from lkspace.scores.score import Setting
 from lkspace.space.architecture import Architecture
@@ -196,7 +196,7 @@ def timed_part(part: Part, setting: Setting) -> dict[str, float]:
     x = torch.randn(setting.latency_batch, *part.shape, generator=generator).to(device, dtype)
     with torch.random.fork_rng(devices=[]):
         module = part.build().requires_grad_(False).to(device, dtype)
-    with only_threads(setting.latency_threads), torch.inference_mode():
+    with only_threads(setting.latency_threads), torch.inference_mode(), on(device):
         if device.type != "cpu":
             return {layout: _timed(module, x, layout) for layout in LAYOUTS}
         yardstick = pace.yardstick_on_cpu()

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -83,6 +83,20 @@ def standard(seconds: float, threads: int, cache: Path | None) -> float:
     with contextlib.suppress(OSError), replacing(path) as new:
         new.write_text(json.dumps(content, indent=1))
     return seconds
+
+
+def restore(latency: Mapping[str, Any], cache: Path | None) -> float:
+    """Take the standard of an earlier latency, given with its details, if none is left of that time.
+
+    Returns the standard that holds over that one: other than 1 if another was set since, so that later latencies are
+    as many times longer; 1 too if the machine or a version is not that of then, and nothing can be said.
+    """
+    then = {name: latency.get(name) for name in ("device", "torch", "lkspace")}
+    now = {"device": processor_name(), "torch": torch.__version__, "lkspace": lkspace.__version__}
+    if then != now or "standard" not in latency:
+        return 1.0
+    seconds = float(latency["standard"]) / 1e3
+    return standard(seconds, latency["threads"], cache) / seconds
 
 
 def settle(threads: int, cache: Path | None) -> None:

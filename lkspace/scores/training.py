@@ -72,7 +72,8 @@ class ProxyTraining:
         self.recipe = recipe or Recipe()
         self.device = torch.device(setting.device)
         self.classes = len(images.class_names)
-        with torch.random.fork_rng(devices=[]):
+        self.quiet = Device(setting.device)
+        with self.quiet.step(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(setting.seed)
             network = build(architecture, classes=self.classes)
         if self.recipe.zero_residual:
@@ -93,7 +94,6 @@ class ProxyTraining:
             _decayed_apart(network, self.recipe.weight_decay), lr=setting.rate, fused=True
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        self.quiet = Device(setting.device)
         self._behind = 0  # epochs
         self._seconds = 0.0
 
@@ -166,9 +166,10 @@ class ProxyTraining:
 
         It is the same function, and passes take three quarters of the time.
         """
-        network = copy.deepcopy(self.learnt.eval())
-        cast(Network, network).deploy(fold_batch_norms=True)
-        network.to(memory_format=self.layout)  # type: ignore[call-overload]
+        with self.quiet.step():
+            network = copy.deepcopy(self.learnt.eval())
+            cast(Network, network).deploy(fold_batch_norms=True)
+            network.to(memory_format=self.layout)  # type: ignore[call-overload]
         right = loss = 0.0
         batches = self.val.epoch(0)
         for _ in range(len(self.val)):

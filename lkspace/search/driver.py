@@ -14,6 +14,7 @@ from lkspace import registry
 from lkspace.data import load
 from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound
+from lkspace.scores import pace
 from lkspace.scores.latency_table import ROUNDS, Agreement, LatencyTable, agreement, distinct_parts
 from lkspace.scores.score import Measurement
 from lkspace.search.candidates import REMEMBERED, Candidates, Estimate, cheap_scores
@@ -33,6 +34,7 @@ from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
 from lkspace.study.storage import FILE, POINTER, check_url, masked, split_url
 
+_PACE_NOTICED = 0.01  # what a search may be off by before it says so
 _WORTH_A_ROUND = 50  # trials: timing all parts of the default space once takes about half as long as one
 
 
@@ -126,6 +128,7 @@ class _Search:
             self.request.check_continues(self.study.plan, self.folder, data_key)
             if self._nothing_to_do(self.study):
                 return self.study
+            self._keep_pace(self.study)
         setting = self.request.setting
         done = f"; {len(self.study.trials)} are there" if self.study is not None else ""
         scores = ", ".join(o.name for o in self.request.objectives)
@@ -239,6 +242,18 @@ class _Search:
         if table is not None and (found := _agreement(table, study)) is not None:
             study.set_latency_table(found.text)
             self._say(f"latency table: {found.text}")
+
+    def _keep_pace(self, study: Study) -> None:
+        """Have this machine report latencies at the pace of the run's first ones, whatever became of the cache."""
+        first = next((t.measurements["latency"] for t in study.trials if "latency" in t.measurements), None)
+        if first is None or not self._here:
+            return
+        times = pace.restore(first, self.request.setting.cache)
+        if abs(times - 1) > _PACE_NOTICED:
+            self._say(
+                f"the standard pace of this machine was set anew since the run began: latencies from now on are"
+                f" {times:.3g} times those of the trials that are there"
+            )
 
     def _room(self, slots: int) -> Room | None:
         """Memory that trainings share; None where there are none, or on machines of a cluster, which nobody asked."""

@@ -37,9 +37,14 @@ class History:
 
 
 def shared_space(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """The parameters that all trials with any have in common, with the same distribution."""
+    """The parameters that all complete trials with any have in common, with the same distribution.
+
+    Others may have ended, or be still, between two of their parameters.
+    """
     common: dict[str, BaseDistribution] | None = None
     for trial in trials:
+        if trial.state != TrialState.COMPLETE:
+            continue
         if common is None and trial.distributions:
             common = dict(trial.distributions)
         elif common and trial.distributions:
@@ -81,7 +86,7 @@ def read(
             values.append(final)
             complete.append(whole and bool(np.isfinite(final).all()))
         below = {fidelity: row for fidelity, row in reached.items() if fidelity < 1}
-        if whole:
+        if whole or np.isfinite(final).all():  # an infeasible one may have been trained to its end
             for fidelity, row in below.items():
                 pairs.setdefault(fidelity, []).append((row, final))
         elif below:

@@ -37,6 +37,7 @@ class Proposer:
         self._bounds = plan.constraints
         self._choices = {v.name: v.choices for v in candidates.space.variables}
         self._trials = len(study.trials)
+        self._fresh = self._trials == 0
         self._references = list(candidates.space.reference_points)
 
     @property
@@ -52,7 +53,7 @@ class Proposer:
         asked, architecture, origin = found
         number = self._study.start(asked, architecture, origin)
         self._candidates.take(architecture)
-        self._trials = number + 1
+        self._trials += 1
         return number, architecture
 
     def _reference(self) -> tuple[Asked, Architecture, Origin] | None:
@@ -64,7 +65,7 @@ class Proposer:
             if objection is None:
                 asked = self._given(params) if params is not None else self._study.given(None, self._choices)
                 return asked, architecture, "reference point"
-            if self._trials == 0:  # once a run, not once a start
+            if self._fresh:  # once a run, not once a call
                 self._study.reject(self._study.given(params, self._choices), f"reference point: {objection}")
         return None
 

@@ -14,6 +14,7 @@ from lkspace.errors import UserError
 from lkspace.quantity import Bound
 from lkspace.scores.score import Setting
 from lkspace.search.evaluate import order
+from lkspace.search.samplers import ESTIMATED, USE_ESTIMATES
 from lkspace.search.stopping import KINDS
 from lkspace.space.search_space import SearchSpace
 from lkspace.study.record import Objective, Plan
@@ -112,7 +113,12 @@ def request(
         raise UserError(f"unknown early stopping {early_stopping!r}; known: {', '.join(KINDS)}")
     bounds = tuple(b if isinstance(b, Bound) else Bound.parse(b) for b in constraints)
     for bound in bounds:
-        registry.scores.get(bound.name)
+        known = registry.scores.get(bound.name).cheap or bound.name in (*objectives, ESTIMATED)
+        if sampler in USE_ESTIMATES and not known:
+            raise UserError(
+                f"constraint {bound}: the sampler {sampler} learns no {bound.name} that is not an objective;"
+                f" add {bound.name} to --objectives, or take another sampler"
+            )
     space = space.at(classes=describe(data).classes)
     space.sample(np.random.default_rng(seed))  # tells of a space that its constraints leave empty
     return Request(

@@ -42,6 +42,7 @@ class Suggestion:
 
 
 USE_ESTIMATES = ("pareto",)  # the samplers that look at estimates, which take time to have
+ESTIMATED = "latency"  # the measured score that there are estimates of
 # What an entry of lkspace.registry.samplers is.
 MakeSampler = Callable[[Suggestion], BaseSampler]
 

@@ -72,7 +72,7 @@ class StudySearcher(Searcher):
         self._stopping = stopping
         self._stopped: dict[str, str] = {}  # attempts that are told to end, and why
         self._failures: list[str] = []
-        self._succeeded = False
+        self._succeeded = any(t.outcome in ("complete", "stopped") for t in study.trials)
         self.exhausted = False
         self.error: Exception | None = None
 

@@ -19,7 +19,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("no GPU; test_gpu.py runs these in Triton's interpreter", allow_module_level=True)
 
-from lkspace.kernels.gpu import mma, paths, tuning, weight_gradient  # noqa: E402
+from lkspace.kernels.gpu import calls, mma, paths, tuning, weight_gradient  # noqa: E402
 from lkspace.kernels.gpu.choice import Choice  # noqa: E402
 from lkspace.kernels.gpu.problem import alignment, problem  # noqa: E402
 
@@ -189,6 +189,12 @@ def test_activation_before_rounding(path: str) -> None:
     for activation, function in (("relu", torch.relu), ("gelu", torch.nn.functional.gelu)):
         result = paths.convolution(FORWARD[path], x, weight, bias, False, activation, "ieee")
         torch.testing.assert_close(result, function(y), rtol=1e-5, atol=1e-6)
+
+
+def test_a_bias_of_any_stride() -> None:
+    x, weight, bias, _ = operands((1, 4, 3, 5, 3, 3))
+    apart = torch.stack([bias, bias + 1], 1)[:, 0]
+    assert torch.equal(calls.forward(x, weight, apart, ""), calls.forward(x, weight, bias, ""))
 
 
 def test_choices_fit_the_problem_and_give_the_same_bits_twice() -> None:

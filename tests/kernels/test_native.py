@@ -2,6 +2,7 @@
 
 import ctypes
 import multiprocessing
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,56 @@ def test_worker_processes(method: str, scheme: str, monkeypatch: pytest.MonkeyPa
     if worker.is_alive():
         worker.kill()
     assert worker.exitcode == 0
+
+
+FIRST_IN_A_CHILD = """
+import os, torch
+from lkspace.kernels import depthwise_conv2d
+torch.set_num_threads(2)
+torch.ones(2**20).exp()  # torch's threads are there now, and not in the child
+child = os.fork()
+if child == 0:
+    y = depthwise_conv2d(torch.ones(2, 16, 24, 24), torch.ones(16, 1, 11, 11))
+    os._exit(0 if y[0, 0, 12, 12] == 121 else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_first_call_and_calibration_in_a_forked_child(tmp_path: Path) -> None:
+    environment = {**os.environ, "LKSPACE_CACHE": str(tmp_path)}
+    command = [sys.executable, "-W", "ignore", "-c", FIRST_IN_A_CHILD]
+    assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == 0
+    assert list(tmp_path.rglob("cpu-*.json"))
+
+
+def test_a_bias_gradient_alone_is_the_same_for_any_number_of_threads() -> None:
+    torch.manual_seed(0)
+    x, grad, found = torch.randn(8, 1, 96, 96), torch.randn(8, 1, 96, 96), []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        bias = torch.zeros(1, requires_grad=True)
+        depthwise_conv2d(x, torch.ones(1, 1, 3, 3), bias).backward(grad)
+        assert bias.grad is not None
+        found.append(bias.grad)
+    assert torch.equal(*found)
+    torch.testing.assert_close(found[0], grad.double().sum().float().reshape(1), rtol=1e-4, atol=1e-3)
+
+
+def test_flushing_denormals_leaves_those_of_float16() -> None:
+    """Which are no denormals of the float32 that is computed in."""
+    x, weight = torch.full((1, 16, 8, 8), 3e-5, dtype=torch.float16), torch.ones(16, 1, 3, 3, dtype=torch.float16)
+    expected = depthwise_conv2d(x, weight)
+    assert expected.count_nonzero() == expected.numel()
+    try:
+        if not torch.set_flush_denormal(True):
+            pytest.skip("this processor does not flush denormals")
+        assert torch.equal(depthwise_conv2d(x, weight), expected)
+        assert torch.equal(
+            depthwise_conv2d(torch.ones_like(x), 3e-5 * weight)[0, 0, 1:7, 1:7], expected[0, 0, 1:7, 1:7]
+        )
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_callers_denormal_mode_holds_in_all_threads_and_is_left_alone() -> None:

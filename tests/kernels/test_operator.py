@@ -123,6 +123,17 @@ def test_results_are_rounded_to_nearest_even(way: str, dtype: torch.dtype) -> No
     )
 
 
+@pytest.mark.parametrize("size", [56, 57])
+def test_tiny_weights_keep_their_digits(way: str, size: int) -> None:
+    """Also in the last row of an odd map, which has no other to be transformed with."""
+    torch.manual_seed(3)
+    x, weight = torch.randn(1, 16, size, 33), 1e-14 * torch.randn(16, 1, 31, 31)
+    y = depthwise_conv2d(x, weight).double()
+    wanted = torch.nn.functional.conv2d(x.double(), weight.double(), padding=15, groups=16)
+    assert difference(y[:, :, -1:], wanted[:, :, -1:]) < 1e-5
+    assert difference(y, wanted) < 1e-5
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

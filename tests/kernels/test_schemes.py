@@ -127,6 +127,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert "cannot be written" in calibration.scheme_summary()
 
 
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited for a lock that there is not"))
+    with calibration._alone(tmp_path / "cpu.json"):
+        pass
+
+
 def test_measures_whatever_the_callers_defaults_are() -> None:
     torch.set_default_dtype(torch.float64)
     try:

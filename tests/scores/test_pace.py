@@ -76,6 +76,25 @@ def test_standard_is_settled_once(tmp_path, monkeypatch):
     assert pace.known_standard(pace.standard_file(1, tmp_path)) == 2e-3
 
 
+def test_the_standard_of_an_earlier_latency_is_taken_up_again(setting, slow, tmp_path):
+    network, images = prepared(ARCHITECTURE, setting)
+    first = timed(network, images, setting)
+    assert first["standard"] == pytest.approx(1.0)
+    path = pace.standard_file(setting.latency_threads, tmp_path)
+    path.unlink()  # a cache that was cleared
+    assert pace.restore(first, tmp_path) == pytest.approx(1.0)
+    slow["slow"] = 1.6
+    assert timed(network, images, setting)["median"] == pytest.approx(first["median"])
+    path.unlink()
+    timed(network, images, setting)  # another run was first
+    assert pace.restore(first, tmp_path) == pytest.approx(1.6)
+    path.unlink()
+    for change in ({"torch": "1.0"}, {"device": "another"}):
+        assert pace.restore({**first, **change}, tmp_path) == 1.0
+    assert pace.restore({key: v for key, v in first.items() if key != "standard"}, tmp_path) == 1.0
+    assert not path.exists()
+
+
 def test_yardstick_gives_seconds_and_leaves_generators_alone():
     pace._network.cache_clear()
     before = torch.random.get_rng_state()

@@ -237,6 +237,38 @@ def test_partial_trainings_are_learnt_from():
     assert deviation < alone_deviation
 
 
+def test_what_broke_a_bound_after_a_whole_training_counts_once():
+    from lkspace.search import history
+    from lkspace.search.parameters import Parameters
+
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    params = {"width": 8, "depth": 2, "rate": 1e-3, "act": None}
+    told = {partial.ATTRIBUTE: partial.as_json({0.25: [0.4, None], 1.0: [0.7, 16.0]})}
+    study.add_trial(create_trial(state=TrialState.PRUNED, params=params, distributions=SPACE, user_attrs=told))
+    past = history.read(study.trials, Parameters(SPACE), SPACE, study.directions)
+    assert (len(past.known), past.begun) == (1, {})
+    first, last = past.pairs[0.25]
+    assert (first[0, 0], last.tolist()) == (-0.4, [[-0.7, 16.0]])
+
+
+def test_trials_that_end_between_their_parameters_do_no_harm():
+    """In plain Optuna an objective suggests one after the other, and may give up or fail in between."""
+
+    def objective(trial):
+        width = trial.suggest_int("width", 1, 8)
+        if trial.number % 3 == 1:
+            raise optuna.TrialPruned
+        if trial.number % 3 == 2:
+            raise ValueError
+        depth = trial.suggest_int("depth", 1, 8)
+        return 1 - 1 / (width + depth), width * depth
+
+    sampler = ParetoSampler(lambda params: [None, params["width"] * params["depth"]], seed=0, startup=3)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(objective, n_trials=24, catch=(ValueError,))
+    assert len(study.get_trials(states=[TrialState.COMPLETE])) == 8
+
+
 def test_a_copy_in_another_process_suggests_otherwise():
     sampler = ParetoSampler(partly((0,), 2), seed=0, space=SPACE)
     first = optuna.create_study(directions=DIRECTIONS[:2], sampler=sampler).ask(SPACE).params

@@ -95,6 +95,27 @@ def test_a_reference_point_that_breaks_a_bound_is_counted_once(new_study, micro)
     assert all(t.origin == "sampler" for t in study.trials)
 
 
+def test_reference_points_that_break_a_bound_are_counted_wherever_they_stand(new_study, micro):
+    first = micro.reference_points[0].to_dict()
+    points = [{**first, "channels": channels, "name": str(channels[0])} for channels in ([4, 8], [64, 128], [96, 192])]
+    space = SearchSpace.from_dict({**micro.to_dict(), "reference_points": points})
+    study = new_study()
+    propose = proposer(study, space, bounds=[Bound.parse("params<=20K")])
+    for _ in range(3):
+        finish(study, space, *propose.start())
+    assert [t.origin for t in study.trials] == ["reference point", "sampler", "sampler"]
+    assert study.rejected()["reference point: params<=20K"] == 2
+
+
+def test_a_trial_of_another_tool_is_not_counted(new_study, micro):
+    study = new_study()
+    study._optuna.enqueue_trial({"a": 1})
+    propose = proposer(study, micro)
+    for count in range(1, 4):
+        finish(study, micro, *propose.start())
+        assert propose.trials == len(study.trials) == count
+
+
 def test_a_reference_point_outside_the_space_is_tried_as_it_is(new_study, micro):
     fields = {**micro.to_dict(), "reference_points": []}
     outside = {**micro.reference_points[0].to_dict(), "channels": [6, 12], "name": "mine"}

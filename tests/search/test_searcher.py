@@ -226,6 +226,17 @@ def test_a_run_where_everything_fails_from_the_start_is_given_up(new_study, micr
     assert study.counts()["failed"] == 8
 
 
+def test_a_run_that_succeeded_before_it_was_continued_is_not_given_up(new_study, micro):
+    study = new_study()
+    first = searcher(study, micro, budget=1)
+    first.on_trial_complete("t", complete(micro, first.suggest("t")))
+    searching = searcher(Study.open(study.folder, writable=True), micro, budget=50)
+    for i in range(8):
+        searching.suggest(f"t{i}")
+        searching.on_trial_complete(f"t{i}", {"report": Report(outcome="failed", reason="no GPU")})
+    assert study.counts()["failed"] == 8
+
+
 def test_a_space_without_anything_new_ends_the_search(new_study, micro):
     fields = {**micro.to_dict(), "channels": {"whole": [[4, 8]]}, "blocks": {"per_stage": [[1], [1]]}}
     space = SearchSpace.from_dict({**fields, "reference_points": []})
