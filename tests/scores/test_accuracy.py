@@ -216,7 +216,7 @@ def test_every_step_holds_the_device(images, monkeypatch):
 
     monkeypatch.setattr(training_module, "Device", Watched)
     run(images, dataclasses.replace(SETTING, epochs=1))
-    assert held == ["cpu"] * (192 // 16 + 1)  # the steps, and one batch of validation
+    assert held == ["cpu"] * (1 + 192 // 16 + 2)  # to build it, the steps, to merge it, one batch of validation
 
 
 def test_the_score(tmp_path):
