@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import lkspace
@@ -75,7 +74,7 @@ def prepared(architecture: Architecture, setting: Setting) -> tuple[nn.Module, T
 def timed(network: nn.Module, images: Tensor, setting: Setting) -> dict[str, Any]:
     """What is known of the time of one pass, whether or not the device is quiet; times in ms.
 
-    On a CPU they are at its standard pace (see `pace.py`): times "pace" they are what the clock said.
+    On a CPU they are at its standard pace (see `pace.py`): times "pace" they are about what the clock said.
     """
     on_cpu = images.device.type == "cpu"
     with only_threads(setting.latency_threads), torch.inference_mode(), on(images.device):
@@ -155,29 +154,25 @@ def _standard(result: timing.Timing, setting: Setting) -> float | None:
 
 
 def _statistics(result: timing.Timing, standard: float | None) -> dict[str, Any]:
-    """In ms at the pace at which the yardstick takes `standard` seconds; the interval allows for its own."""
-    low, high = result.interval
-    p5, p95 = np.percentile(result.seconds, [5, 95])
-    paces = (1.0, 1.0, 1.0) if standard is None else tuple(t / standard for t in _around(result.yardstick))
-    least, middle, most = paces
+    """In ms; where there is a yardstick, at the pace at which it takes `standard` seconds."""
+    if standard is None:
+        values, pace_now = result.seconds[result.counted], 1.0
+    else:
+        values, pace_now = standard * result.ratios, float(np.median(result.yardstick)) / standard
+    few = len(values) < timing.LEAST
+    low, high = (values.min(), values.max()) if few else timing.median_interval(values)
+    p5, p95 = np.percentile(values, [5, 95])
     return {
-        "median": 1e3 * result.median / middle,
-        "interval": [1e3 * low / most, 1e3 * high / least],
-        **({} if standard is None else {"pace": middle, "standard": 1e3 * standard}),
-        "repeats": int(result.counted.sum()),
+        "median": 1e3 * float(np.median(values)),
+        "interval": [1e3 * float(low), 1e3 * float(high)],
+        **({} if standard is None else {"pace": pace_now, "standard": 1e3 * standard}),
+        "repeats": len(values),
         "undisturbed": result.undisturbed,
         "passes": len(result.seconds),
-        "median_of_all": 1e3 * float(np.median(result.seconds)) / middle,
-        "p5": 1e3 * float(p5) / middle,
-        "p95": 1e3 * float(p95) / middle,
+        "median_of_all": 1e3 * float(np.median(result.seconds)) / pace_now,
+        "p5": 1e3 * float(p5),
+        "p95": 1e3 * float(p95),
     }
-
-
-def _around(seconds: NDArray[np.float64]) -> tuple[float, float, float]:
-    """The median and the ends of its interval, low first; the extremes where there are too few for one."""
-    few = len(seconds) < timing.LEAST
-    low, high = (seconds.min(), seconds.max()) if few else timing.median_interval(seconds)
-    return float(low), float(np.median(seconds)), float(high)
 
 
 def _operator(network: nn.Module, images: Tensor, layout: str) -> str:

@@ -4,11 +4,14 @@ Other programs and other guests of the same host slow a core by tens of percent 
 lock of ours can prevent. So a short fixed piece of work, the sentinel, runs before and after every pass, and a
 pass counts only if both sentinels ran at nearly their best speed: what is left out is decided by the machine's
 state, never by the pass's own time. Passes are repeated until the interval of their median is narrow.
-Slow spells of minutes, which leave no sentinel at its best speed, are what the yardstick is for (`pace.py`).
+What is slow for longer, or flickers between two speeds, leaves no sentinel at its best speed. There a second, longer
+piece of work helps, the yardstick (`pace.py`): it runs after every few passes, and each gap between two of its runs
+gives the time of a pass in parts of the yardstick's there and then.
 The interval is that of order statistics (Hahn and Meeker, Statistical Intervals, 1991, section 5.2), which
 assumes nothing on how times are distributed, only that passes are independent.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -39,13 +42,15 @@ class Timing:
     """All passes in the order they ran, and which of them count.
 
     seconds, counted: (n,). undisturbed: whether enough passes were; if not, the least disturbed ones count.
-    yardstick: (m,) seconds of the yardstick's runs between them that count; m is 0 without one.
+    yardstick: (m,) seconds of the yardstick's runs between them. ratios: (k,) of passes to the yardstick beside them.
+    m and k are 0 without a yardstick.
     """
 
     seconds: NDArray[np.float64]
     counted: NDArray[np.bool_]
     undisturbed: bool
     yardstick: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    ratios: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def median(self) -> float:
@@ -59,11 +64,14 @@ class Timing:
 
     @property
     def narrow(self) -> bool:
-        """Whether the interval is as narrow as PRECISION asks, from enough passes."""
+        """Whether the interval is as narrow as PRECISION asks, of the ratios if there are any, from enough passes."""
         if int(self.counted.sum()) < ENOUGH or not self.undisturbed:
             return False
-        low, high = self.interval
-        return high - low <= 2 * PRECISION * self.median
+        values = self.ratios if len(self.ratios) else self.seconds[self.counted]
+        if len(values) < LEAST:
+            return False
+        low, high = median_interval(values)
+        return high - low <= 2 * PRECISION * float(np.median(values))
 
 
 def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -124,13 +132,28 @@ def judged(
     fixed: (n,) which of them are the yardstick's.
     """
     fixed = np.zeros(len(seconds), dtype=np.bool_) if fixed is None else fixed
+    ratios = to_yardstick(seconds, fixed)
     if len(sentinels) == 0:
-        return Timing(seconds[~fixed], np.ones(int((~fixed).sum()), dtype=np.bool_), True, seconds[fixed])
+        return Timing(seconds[~fixed], np.ones(int((~fixed).sum()), dtype=np.bool_), True, seconds[fixed], ratios)
     best = float(np.percentile(sentinels, 5))  # not the minimum: that of many is luck
     around = np.maximum(sentinels[:-1], sentinels[1:])
     counted, undisturbed = _least_disturbed(around[~fixed], TOLERANCE * best)
-    alike, _ = _least_disturbed(around[fixed], TOLERANCE * best)
-    return Timing(seconds[~fixed], counted, undisturbed, seconds[fixed][alike])
+    return Timing(seconds[~fixed], counted, undisturbed, seconds[fixed], ratios)
+
+
+def to_yardstick(seconds: NDArray[np.float64], fixed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Ratios of the passes to the yardstick's runs among them, (k,); seconds, fixed: (n,).
+
+    One for each gap between two runs, the middle pass to the mean of both: so many values are nearly independent. Of
+    few gaps every pass gives one, to what the yardstick would have taken then, on a line between its runs.
+    """
+    runs, passes = np.flatnonzero(fixed), np.flatnonzero(~fixed)
+    if len(runs) == 0:
+        return np.zeros(0)
+    if len(runs) > LEAST:
+        between = [2 * np.median(seconds[a + 1 : b]) / (seconds[a] + seconds[b]) for a, b in itertools.pairwise(runs)]
+        return np.array(between)
+    return np.asarray(seconds[passes] / np.interp(passes, runs, seconds[runs]), dtype=np.float64)
 
 
 def _least_disturbed(around: NDArray[np.float64], bound: float) -> tuple[NDArray[np.bool_], bool]:

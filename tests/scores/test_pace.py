@@ -24,10 +24,9 @@ def slow(monkeypatch):
     times = {"slow": 1.0}
 
     def repeated(once, sentinel, share=1.0, yardstick=None):
-        seconds = np.linspace(1.9e-3, 2.1e-3, 30) * times["slow"]
-        return timing.Timing(
-            seconds, np.ones(30, dtype=np.bool_), True, np.linspace(0.9e-3, 1.1e-3, 11) * times["slow"]
-        )
+        seconds, fixed = np.linspace(1.9e-3, 2.1e-3, 44) * times["slow"], np.arange(44) % 4 == 3
+        seconds[fixed] = np.linspace(0.9e-3, 1.1e-3, 11) * times["slow"]
+        return timing.judged(seconds, np.full(45, 1e-4), fixed)
 
     monkeypatch.setattr(timing, "repeated", repeated)
     return times
@@ -36,20 +35,13 @@ def slow(monkeypatch):
 def test_a_slow_spell_is_taken_out(setting, slow):
     network, images = prepared(ARCHITECTURE, setting)
     first = timed(network, images, setting)
-    assert first["median"] == pytest.approx(2.0)
+    assert first["median"] == pytest.approx(2.0, rel=0.01)
     assert first["pace"] == 1.0
     slow["slow"] = 1.6
     again = timed(network, images, setting)
     assert again["pace"] == pytest.approx(1.6)
     for key in ("median", "interval", "p5", "p95", "median_of_all"):
         assert again[key] == pytest.approx(first[key])
-
-
-def test_the_interval_allows_for_the_yardsticks_own(setting, slow):
-    network, images = prepared(ARCHITECTURE, setting)
-    details = timed(network, images, setting)
-    low, high = timing.median_interval(np.linspace(1.9, 2.1, 30))
-    assert details["interval"][0] < low < details["median"] < high < details["interval"][1]
 
 
 def test_standard_is_the_first_one_by_threads_and_damage_is_mended(tmp_path):

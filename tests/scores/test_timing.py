@@ -126,20 +126,35 @@ def test_slow_network_is_passed_as_often_as_an_interval_needs():
     assert timed.interval == pytest.approx((10.0, 10.0))
 
 
-def test_yardstick_runs_between_passes_and_is_judged_as_they_are():
+def test_ratios_to_the_yardstick_do_not_feel_two_speeds():
+    """Half of the time 1.3 times as slow, at every level of detail: no sentinel tells, the yardstick beside does."""
     machine = Machine(lambda time: 1.3 if time % 0.2 < 0.1 else 1.0)
     timed = repeated(machine.once, machine.sentinel, yardstick=lambda: machine._pass(1e-3))
-    assert timed.median == pytest.approx(2e-3)
-    assert timed.yardstick == pytest.approx(np.full(len(timed.yardstick), 1e-3))
     assert timing.LEAST < len(timed.yardstick) < len(timed.seconds) / timing.EVERY
-    assert len(repeated(machine.once, machine.sentinel).yardstick) == 0
+    assert len(timed.ratios) == len(timed.yardstick) - 1
+    assert np.median(timed.ratios) == pytest.approx(2.0)
+    assert timed.narrow
+    none = repeated(machine.once, machine.sentinel)
+    assert len(none.yardstick) == len(none.ratios) == 0
 
 
-def test_few_runs_of_the_yardstick_all_count():
+def test_a_gap_gives_the_middle_pass_over_the_mean_of_both_runs():
+    seconds = np.array([9.0, 1.0, 4.0, 6.0, 5.0, 3.0] + [8.0, 8.0, 8.0, 4.0] * 5)
+    fixed = np.zeros(len(seconds), dtype=bool)
+    fixed[1::4] = True
+    ratios = timing.to_yardstick(seconds, fixed)
+    assert len(ratios) == fixed.sum() - 1 == timing.LEAST
+    assert ratios[0] == 5 / 2
+    assert (ratios[1:] == 8 / 3.5).sum() == 1
+    assert (ratios[1:] == 2.0).sum() == len(ratios) - 2
+
+
+def test_of_few_runs_of_the_yardstick_every_pass_counts():
     machine = Machine(steady, once=10.0)
     timed = repeated(machine.once, machine.sentinel, yardstick=lambda: machine._pass(1e-3))
     assert len(timed.seconds) == timing.LEAST
     assert len(timed.yardstick) == (timing.LEAST - 1) // timing.EVERY
+    assert timed.ratios == pytest.approx(np.full(timing.LEAST, 1e4))
 
 
 def test_every_pass_counts_without_a_sentinel():
