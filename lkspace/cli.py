@@ -78,14 +78,16 @@ def search(
 ) -> None:
     """Search a space; the same command continues an interrupted run, a larger --budget extends it."""
     from lkspace import search as searching
+    from lkspace.quantity import Bound
     from lkspace.report import front_table, write_page
     from lkspace.space.search_space import SearchSpace
+    from lkspace.study.storage import split_url
 
     _reject_unusable_numbers(rate)
     names = [name.strip() for name in objectives.split(",")]
-    if verify and not any(text.strip().startswith("accuracy") for text in (*names, *(constraint or []))):
+    if verify and "accuracy" not in (*names, *(Bound.parse(text).name for text in constraint or [])):
         raise UserError(
-            "--verify trains longer to check accuracies, and this search has none: add accuracy, or drop it"
+            "--verify checks accuracies, and this search has none: add accuracy to --objectives, or drop it"
         )
     console = Console(stderr=True)
     folder = run if run is not None else Path("runs") / Path(space).stem
@@ -118,7 +120,7 @@ def search(
     page = write_page(study, folder / "front.html")
     if verify:
         study = searching.verify(
-            folder if storage is None else f"{storage.partition('#')[0]}#{study.name}",
+            folder if storage is None else f"{split_url(storage)[0]}#{study.name}",
             concurrency=concurrency,
             gpus_per_trial=gpus_per_trial or None,
             address=address,
@@ -335,7 +337,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted; the same command continues", file=sys.stderr)
         return 130
     except PermissionError as error:  # Path.exists and its sisters raise where a folder may not be entered
-        return _failure(UserError(f"{error.filename}: {error.strerror}; name another place"), 2)
+        return _failure(UserError(f"{error.filename or 'a file'}: {error.strerror}; name another place"), 2)
     except BrokenPipeError:  # `lkspace front RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

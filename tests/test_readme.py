@@ -32,7 +32,7 @@ def test_the_sampler_in_plain_optuna():
     assert len({tuple(t.params.values()) for t in study.trials}) == 12
 
 
-def test_the_first_python_example(monkeypatch):
+def test_the_first_python_example():
     """All of it but what needs a run."""
     example = next(block for block in blocks("python") if "reference(" in block)
     before = example[: example.index("study = ")]

@@ -155,23 +155,20 @@ def _standard(result: timing.Timing, setting: Setting) -> float | None:
 
 def _statistics(result: timing.Timing, standard: float | None) -> dict[str, Any]:
     """In ms; where there is a yardstick, at the pace at which it takes `standard` seconds."""
-    if standard is None:
-        values, pace_now = result.seconds[result.counted], 1.0
-    else:
-        values, pace_now = standard * result.ratios, float(np.median(result.yardstick)) / standard
-    few = len(values) < timing.LEAST
-    low, high = (values.min(), values.max()) if few else timing.median_interval(values)
-    p5, p95 = np.percentile(values, [5, 95])
+    unit = 1e3 if standard is None else 1e3 * standard
+    pace_now = 1.0 if standard is None else float(np.median(result.yardstick)) / standard
+    low, high = result.interval
+    p5, p95 = np.percentile(result.values, [5, 95])
     return {
-        "median": 1e3 * float(np.median(values)),
-        "interval": [1e3 * float(low), 1e3 * float(high)],
+        "median": unit * result.median,
+        "interval": [unit * low, unit * high],
         **({} if standard is None else {"pace": pace_now, "standard": 1e3 * standard}),
-        "repeats": len(values),
+        "repeats": len(result.values),
         "undisturbed": result.undisturbed,
         "passes": len(result.seconds),
         "median_of_all": 1e3 * float(np.median(result.seconds)) / pace_now,
-        "p5": 1e3 * float(p5),
-        "p95": 1e3 * float(p95),
+        "p5": unit * float(p5),
+        "p95": unit * float(p95),
     }
 
 

@@ -6,7 +6,8 @@ pass counts only if both sentinels ran at nearly their best speed: what is left 
 state, never by the pass's own time. Passes are repeated until the interval of their median is narrow.
 What is slow for longer, or flickers between two speeds, leaves no sentinel at its best speed. There a second, longer
 piece of work helps, the yardstick (`pace.py`): it runs after every few passes, and each gap between two of its runs
-gives the time of a pass in parts of the yardstick's there and then.
+gives the time of a pass in parts of the yardstick's there and then. All passes count then; the sentinels only say
+whether to go on for longer.
 The interval is that of order statistics (Hahn and Meeker, Statistical Intervals, 1991, section 5.2), which
 assumes nothing on how times are distributed, only that passes are independent.
 """
@@ -53,25 +54,27 @@ class Timing:
     ratios: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
+    def values(self) -> NDArray[np.float64]:
+        """What is judged: the ratios where there is a yardstick, else the seconds of the passes that count."""
+        return self.ratios if len(self.ratios) else self.seconds[self.counted]
+
+    @property
     def median(self) -> float:
-        """Seconds of the middle one of the passes that count."""
-        return float(np.median(self.seconds[self.counted]))
+        """Of the values."""
+        return float(np.median(self.values))
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Seconds between which the median lies at 95 %."""
-        return median_interval(self.seconds[self.counted])
+        """Values between which the median lies at 95 %."""
+        return median_interval(self.values)
 
     @property
     def narrow(self) -> bool:
-        """Whether the interval is as narrow as PRECISION asks, of the ratios if there are any, from enough passes."""
+        """Whether the interval is as narrow as PRECISION asks, from enough passes."""
         if int(self.counted.sum()) < ENOUGH or not self.undisturbed:
             return False
-        values = self.ratios if len(self.ratios) else self.seconds[self.counted]
-        if len(values) < LEAST:
-            return False
-        low, high = median_interval(values)
-        return high - low <= 2 * PRECISION * float(np.median(values))
+        low, high = self.interval
+        return high - low <= 2 * PRECISION * self.median
 
 
 def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -162,9 +162,9 @@ class ProxyTraining:
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
-        """(accuracy, cross entropy) of what has been learnt, on all validation images, by the form that is shipped.
+        """(accuracy, cross entropy) of what has been learnt, on all validation images.
 
-        It is the same function, and passes take three quarters of the time.
+        By the form that is shipped: it is the same function and takes less time.
         """
         with self.quiet.step():
             network = copy.deepcopy(self.learnt.eval())
