@@ -3,8 +3,8 @@
     python benchmarks/latency_table.py [--space replknet-tiny] [--networks 50] [--rounds 3]
 
 Times every distinct part anew in an empty cache, then measures random networks whole, all of them once, then all
-again. The errors are those of the sums times one factor, the median of measured over sum; a search gets it from the
-trials before. The second round against the first says how far the machine agrees with itself: no table can do better.
+again. Each network is estimated from the table by the factors that the others give, as a search does by its trials.
+The second round against the first says how far the machine agrees with itself: no table can do better.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from interleaved import circumstances, write
 
 from lkspace import registry
-from lkspace.scores.latency_table import Agreement, agreement
+from lkspace.scores.agreement import Agreement, agreement
 from lkspace.search import profile
 from lkspace.space.search_space import SearchSpace
 
@@ -42,16 +42,16 @@ def main() -> None:
     table = profiled.table
     rng = np.random.default_rng(options.seed)
     networks = [space.sample(rng) for _ in range(options.networks)]
-    sums = np.array([table.sum(network) for network in networks])
+    terms = np.array([table.terms(network) for network in networks])
     latency = registry.scores.get("latency")
     rounds = []
     for _ in range(options.rounds):
         rounds.append([[*latency.measure(network, table.setting)][-1].value for network in networks])
-        print(f"round {len(rounds)}: {_agreement(sums, rounds[-1]).text}", flush=True)
+        print(f"round {len(rounds)}: {_agreement(terms, rounds[-1]).text}", flush=True)
     middle = np.median(rounds, axis=0)
-    of_table = _agreement(sums, middle)
+    of_table = _agreement(terms, middle)
     print(f"medians of the rounds: {of_table.text}")
-    itself = [_agreement(a, b) for a, b in itertools.pairwise(rounds)]
+    itself = [_agreement(np.array(a)[:, None], b) for a, b in itertools.pairwise(rounds)]
     for found in itself:
         print(f"a round against the next: {found.text}")
     write(
@@ -62,15 +62,15 @@ def main() -> None:
             "seconds": seconds,
             "networks": len(networks),
             "milliseconds": [float(middle.min()), float(np.median(middle)), float(middle.max())],
-            "rounds": [dataclasses.asdict(_agreement(sums, measured)) for measured in rounds],
+            "rounds": [dataclasses.asdict(_agreement(terms, measured)) for measured in rounds],
             "medians_of_rounds": dataclasses.asdict(of_table),
             "round_against_the_next": [dataclasses.asdict(found) for found in itself],
         },
     )
 
 
-def _agreement(expected: npt.ArrayLike, measured: npt.ArrayLike) -> Agreement:
-    found = agreement(zip(np.asarray(expected), np.asarray(measured), strict=True))
+def _agreement(terms: npt.NDArray[np.float64], measured: npt.ArrayLike) -> Agreement:
+    found = agreement(zip(terms, np.asarray(measured), strict=True))
     assert found is not None
     return found
 

@@ -1,22 +1,26 @@
 """The latency of any architecture as a sum: each distinct part of a space is timed once and remembered.
 
-Additive tables are as old as hardware-aware search (Cai et al., ProxylessNAS, 2019). What a sum leaves out, above all
-that a network's parts drive each other out of the caches, is nearly the same share of every network's time: one factor,
-from candidates that were measured whole, makes up for it. A trial is always judged by its own measurement.
+Additive tables are as old as hardware-aware search (Cai et al., ProxylessNAS, 2019). What a sum leaves out is that a
+network's parts drive each other out of the caches: a part that runs again and again takes a sixth less than within a
+network. So on a CPU a part runs in turn with the yardstick (`pace.py`), a small network of the same kind, and its
+ratio to that counts. What is still left out grows with the weights, which a network that does not fit into the caches
+fetches anew each time; `agreement.py` makes up for it, going by networks that were measured whole.
+A trial is always judged by its own measurement.
 """
 
+import copy
 import hashlib
 import itertools
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +28,6 @@ import lkspace
 from lkspace import kernels, nets
 from lkspace.folders import cache_folder
 from lkspace.nets.family import Part
-from lkspace.ranking import kendall_tau
 from lkspace.replacing import replacing
 from lkspace.scores import pace, timing
 from lkspace.scores.latency import DTYPES, LAYOUTS, PATIENCE, device_name, on, only_threads
@@ -33,13 +36,15 @@ from lkspace.scores.score import Setting
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
 
-VERSION = 4
+VERSION = 5
 # A machine that others share is slow for seconds at a time, long enough for every pass of a part: so all parts are
-# timed once, each beside the yardstick, then all again, and the median of a part's times counts.
-ROUNDS = 5
-SHARE = 0.01  # of the time that a whole network is measured for, each time: its parts' errors cancel in a sum
-PASS = 1e-3  # seconds: a part runs again and again until a pass takes so long, or the clock would be much of it
-_WARM_UP = {"cpu": 0.003, "cuda": 0.01}  # seconds
+# timed once, then all again, and the median of a part's times counts.
+ROUNDS = 3
+TURNS = 6  # passes of a part in each memory format on a CPU; few, because parts' errors cancel in a sum
+SHARE = 0.01  # of the time that a whole network is measured for, on a GPU, for the same reason
+PASS = 1e-3  # seconds: a GPU runs a part again and again until a pass takes so long
+_WARM_UP = 0.01  # seconds, on a GPU
+_KEPT = 1.0  # seconds between two times that what is known is written down
 _ALIKE = ("blocks", "reparam")  # fields that decide no part of the folded form
 Times = dict[str, list[float]]  # milliseconds by memory format, one a round
 Progress = Callable[[int, int], None]
@@ -100,7 +105,8 @@ class LatencyTable:
     ) -> int:
         """Time the parts that are not known yet, or all of them `again`; returns how many.
 
-        Each is kept at once, so that what is cut off goes on. The device is held alone for one part at a time.
+        What is cut off goes on where it was, but for a second's work at most. The device is held alone for one part at
+        a time.
         progress: called with (timings done, timings in all). rounds: how often each is to have been timed.
         Raises RunError if the device does not become quiet.
         """
@@ -112,14 +118,21 @@ class LatencyTable:
             threads = self.setting.latency_threads
             with Device("cpu").exclusive(timeout=PATIENCE), only_threads(threads):
                 pace.settle(threads, self.setting.cache)
-        for done, part in enumerate(timings):
-            if progress is not None:
-                progress(done, len(timings))
-            with Device(self.setting.device).exclusive(timeout=PATIENCE):
-                found = timed_part(part, self.setting)
-            known = self.times.get(part.key, {})
-            self.times[part.key] = {layout: [*known.get(layout, []), ms] for layout, ms in found.items()}
-            self._keep()
+        kept = time.monotonic()
+        try:
+            for done, part in enumerate(timings):
+                if progress is not None:
+                    progress(done, len(timings))
+                with Device(self.setting.device).exclusive(timeout=PATIENCE):
+                    found = timed_part(part, self.setting)
+                known = self.times.get(part.key, {})
+                self.times[part.key] = {layout: [*known.get(layout, []), ms] for layout, ms in found.items()}
+                if time.monotonic() - kept > _KEPT:
+                    self._keep()
+                    kept = time.monotonic()
+        finally:
+            if timings:
+                self._keep()
         if progress is not None:
             progress(len(timings), len(timings))
         return len(missing)
@@ -133,6 +146,10 @@ class LatencyTable:
         known = [self.times.get(part.key, {}) for part in parts]
         return min(sum(median(times.get(layout, [math.nan])) for times in known) for layout in LAYOUTS)
 
+    def terms(self, architecture: Architecture) -> tuple[float, float]:
+        """What a latency is made of but for factors (see `agreement.py`): the sum, and the network's parameters."""
+        return self.sum(architecture), float(nets.params(architecture, self.setting.classes))
+
     def _keep(self) -> None:
         """On disk, beside what other processes have found out meanwhile; a full disk costs the memory, not the run."""
         self.times = {**_read(self.path), **self.times}
@@ -142,48 +159,6 @@ class LatencyTable:
                 new.write_text(json.dumps(content, indent=1))
         except OSError:
             pass
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How a table's sums compare with the same networks measured whole.
-
-    factor: measured over sum, the median; the errors are those of factor x sum, relative to what was measured.
-    tau: Kendall's, None if all are equal.
-    """
-
-    networks: int
-    factor: float
-    median_error: float
-    error_p95: float
-    tau: float | None
-
-    @property
-    def text(self) -> str:
-        """In one line."""
-        tau = "" if self.tau is None else f", Kendall's tau {self.tau:.2f}"
-        return (
-            f"median error {self.median_error:.1%}, 95 % of errors under {self.error_p95:.1%}{tau}"
-            f" ({self.networks} networks measured whole; what the sums leave out: {self.factor - 1:+.0%})"
-        )
-
-
-def agreement(pairs: Iterable[tuple[float, float]]) -> Agreement | None:
-    """Of (sum, measured); those that are not finite are left out. None if fewer than three are left."""
-    rows = np.array(list(pairs), dtype=np.float64).reshape(-1, 2)
-    rows = rows[np.isfinite(rows).all(axis=1)]
-    if len(rows) < 3:
-        return None
-    sums, measured = rows.T
-    factor = float(np.median(measured / sums))
-    errors = np.abs(factor * sums / measured - 1)
-    return Agreement(
-        len(rows),
-        factor,
-        float(np.median(errors)),
-        float(np.percentile(errors, 95)),
-        kendall_tau(sums, measured),
-    )
 
 
 def timed_part(part: Part, setting: Setting) -> dict[str, float]:
@@ -197,27 +172,41 @@ def timed_part(part: Part, setting: Setting) -> dict[str, float]:
     with torch.random.fork_rng(devices=[]):
         module = part.build().requires_grad_(False).to(device, dtype)
     with only_threads(setting.latency_threads), torch.inference_mode(), on(device):
-        if device.type != "cpu":
-            return {layout: _timed(module, x, layout) for layout in LAYOUTS}
-        yardstick = pace.yardstick_on_cpu()
-        found, paces = {}, [yardstick()]
-        for layout in LAYOUTS:
-            found[layout] = _timed(module, x, layout)
-            paces.append(yardstick())
-    now = median(paces)
-    standard = pace.standard(now, setting.latency_threads, setting.cache)
-    return {layout: ms * standard / now for layout, ms in found.items()}
+        if device.type == "cuda":
+            return {layout: _timed_on_gpu(module, x, layout) for layout in LAYOUTS}
+        return _timed_on_cpu(module, x, setting)
 
 
-def _timed(part: nn.Module, x: Tensor, layout: str) -> float:
+def _timed_on_cpu(part: nn.Module, x: Tensor, setting: Setting) -> dict[str, float]:
+    """Each pass follows one of the yardstick, so that it finds the caches as within a network."""
+    passes = {}
+    for layout, memory_format in LAYOUTS.items():
+        module = copy.deepcopy(part).to(memory_format=memory_format)  # type: ignore[call-overload]
+        passes[layout] = timing.pass_on_cpu(module, x.contiguous(memory_format=memory_format))
+    fastest = min(min(once(), once()) for once in passes.values())
+    yardstick = pace.yardstick_on_cpu()
+    # A part that is small beside the yardstick leaves it in the caches.
+    short = pace.yardstick_on_cpu(passes=1) if fastest < yardstick() else yardstick
+    seconds: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
+    beside = [short()]
+    for _ in range(TURNS):
+        for layout, once in passes.items():
+            seconds[layout].append(once())
+            beside.append(short())
+    standard = pace.standard(median(beside), setting.latency_threads, setting.cache)
+    paces = [before + after for before, after in itertools.pairwise(beside)]  # of each pass, in turn, twice
+    return {
+        layout: 2e3 * standard * median(a / b for a, b in zip(seconds[layout], paces[i :: len(LAYOUTS)], strict=True))
+        for i, layout in enumerate(LAYOUTS)
+    }
+
+
+def _timed_on_gpu(part: nn.Module, x: Tensor, layout: str) -> float:
     part = part.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
     x = x.contiguous(memory_format=LAYOUTS[layout])
-    kind = x.device.type
-    make = timing.pass_on_gpu if kind == "cuda" else timing.pass_on_cpu
-    once = timing.warmed_up(make(part, x), _WARM_UP.get(kind, _WARM_UP["cpu"]))
+    once = timing.warmed_up(timing.pass_on_gpu(part, x), _WARM_UP)
     times = max(1, math.ceil(PASS / once))
-    sentinel = timing.sentinel_on_cpu() if kind == "cpu" else None
-    return 1e3 * timing.repeated(make(_Again(part, times), x), sentinel, SHARE).median / times
+    return 1e3 * timing.repeated(timing.pass_on_gpu(_Again(part, times), x), None, SHARE).median / times
 
 
 class _Again(nn.Module):

@@ -25,8 +25,8 @@ REMEMBERED = 20_000  # points; computing one costs about 0.4 ms, keeping it 1 KB
 # Values of cheap scores of an architecture, by name. A sampler that computes objectives instead of modelling them
 # takes the same function.
 Cheap = Callable[[Architecture], Mapping[str, float]]
-# A measured score's value but for a factor that is the same for all, such as a latency table's sum.
-Estimate = Callable[[Architecture], float]
+# A measured score's value is the sum of these but for factors that are the same for all: a latency table's terms.
+Estimate = Callable[[Architecture], Sequence[float]]
 
 
 def cheap_scores(space: SearchSpace, setting: Setting, names: Iterable[str]) -> Cheap:
@@ -48,13 +48,13 @@ def cheap_scores(space: SearchSpace, setting: Setting, names: Iterable[str]) -> 
 class Point:
     """What is known of a point of the space without measuring or training.
 
-    costs: params, FLOPs and the cheap scores. estimates: of measured scores. features: coordinates for a model, the
-    encoding and the logarithms of costs. broken: the constraint it breaks.
+    costs: params, FLOPs and the cheap scores. estimates: terms of measured scores. features: coordinates for a model,
+    the encoding and the logarithms of costs. broken: the constraint it breaks.
     """
 
     id: str
     costs: Mapping[str, float]
-    estimates: Mapping[str, float]
+    estimates: Mapping[str, Sequence[float]]
     features: npt.NDArray[np.float64]
     broken: str | None
 

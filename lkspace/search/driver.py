@@ -15,7 +15,8 @@ from lkspace.data import load
 from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound
 from lkspace.scores import pace
-from lkspace.scores.latency_table import ROUNDS, Agreement, LatencyTable, agreement, distinct_parts
+from lkspace.scores.agreement import Agreement, agreement
+from lkspace.scores.latency_table import ROUNDS, LatencyTable, distinct_parts
 from lkspace.scores.score import Measurement
 from lkspace.search.candidates import REMEMBERED, Candidates, Estimate, cheap_scores
 from lkspace.search.cluster import cores, gpu_slots, ray_cluster, scratch_folder, trial_slots
@@ -206,7 +207,7 @@ class _Search:
         if request.budget != study.plan.budget:
             study.set_budget(request.budget)
         table = self._latency_table()
-        estimates = {} if table is None else {"latency": functools.lru_cache(REMEMBERED)(table.sum)}
+        estimates = {} if table is None else {"latency": functools.lru_cache(REMEMBERED)(table.terms)}
         candidates = self._candidates([t.id for t in study.trials], estimates)
         make = registry.samplers.get(request.sampler)
         proposer = Proposer(study, candidates, make, request.seed, request.budget)
@@ -317,7 +318,7 @@ class _Search:
 
 def _agreement(table: LatencyTable, study: Study) -> Agreement | None:
     """Of the table's sums with what the trials measured."""
-    return agreement((table.sum(t.architecture), t.values["latency"]) for t in study.trials if "latency" in t.values)
+    return agreement((table.terms(t.architecture), t.values["latency"]) for t in study.trials if "latency" in t.values)
 
 
 def _nothing_complete(study: Study) -> str:

@@ -8,8 +8,9 @@ from rich.console import Console
 
 from lkspace import registry
 from lkspace.errors import UserError
+from lkspace.scores.agreement import Agreement, agreement
 from lkspace.scores.latency import device_name
-from lkspace.scores.latency_table import Agreement, LatencyTable, agreement, distinct_parts
+from lkspace.scores.latency_table import LatencyTable, distinct_parts
 from lkspace.scores.quiet import Device
 from lkspace.scores.score import Setting
 from lkspace.search.progress import bar
@@ -75,7 +76,7 @@ def profile(
         for done in range(check):
             architecture = space.sample(rng)
             *_, measured = registry.scores.get("latency").measure(architecture, setting)
-            pairs.append((table.sum(architecture), measured.value))
+            pairs.append((table.terms(architecture), measured.value))
             if progress is not None:
                 progress(done + 1, check)
     spread = (min(sums), float(np.median(sums)), max(sums))

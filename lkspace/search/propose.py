@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
+from lkspace.scores.agreement import factors
 from lkspace.search.candidates import Candidates
 from lkspace.search.samplers import MakeSampler, Suggestion, suggestion_seed
 from lkspace.space.architecture import Architecture
@@ -103,13 +104,14 @@ class Proposer:
             )
         )
 
-    def factors(self) -> dict[str, float]:
-        """What was measured of the trials so far over what was estimated of them, the median; 1 before any."""
+    def factors(self) -> dict[str, list[float]]:
+        """What the terms of each estimate count for, by what was measured of the trials so far; before, the first."""
         found = {}
         for name, estimate in self._candidates.estimates.items():
-            pairs = [(t.values[name], estimate(t.architecture)) for t in self._study.trials if name in t.values]
-            ratios = [measured / estimated for measured, estimated in pairs if np.isfinite(estimated)]
-            found[name] = float(np.median(ratios)) if ratios else 1.0
+            measured = [t for t in self._study.trials if name in t.values]
+            terms = np.array([estimate(t.architecture) for t in measured])
+            values = np.array([t.values[name] for t in measured])
+            found[name] = factors(terms, values).tolist() if measured else [1.0]
         return found
 
 

@@ -28,7 +28,8 @@ class Suggestion:
 
     seed: of this suggestion alone. run_seed, budget: of the whole run. candidates: the space, its cheap scores and what
     may still be tried. objectives: in the study's order. corner: per objective the worst value that is worth anything.
-    factors: what the candidates' estimates are to be multiplied by. bounds: of the run.
+    factors: what the terms of the candidates' estimates count for, those left out nothing. bounds: of
+    the run.
     """
 
     seed: int
@@ -37,7 +38,7 @@ class Suggestion:
     candidates: Candidates
     objectives: tuple[Objective, ...]
     corner: Mapping[str, float]
-    factors: Mapping[str, float] = field(default_factory=dict)
+    factors: Mapping[str, Sequence[float]] = field(default_factory=dict)
     bounds: Sequence[Bound] = ()
 
 
@@ -97,7 +98,10 @@ def pareto(suggestion: Suggestion) -> BaseSampler:
     estimated = [b for b in suggestion.bounds if b.name in suggestion.factors]
 
     def expected(point: Point) -> dict[str, float]:
-        return {name: factor * point.estimates[name] for name, factor in suggestion.factors.items()}
+        return {
+            name: sum(f * term for f, term in zip(factors, point.estimates[name], strict=False))
+            for name, factors in suggestion.factors.items()
+        }
 
     def values(params: Mapping[str, Any]) -> list[float | None]:
         point = candidates.point(params)

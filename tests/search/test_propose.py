@@ -131,13 +131,13 @@ def test_a_reference_point_outside_the_space_is_tried_as_it_is(new_study, micro)
 def test_estimates_are_scaled_by_what_was_measured_and_keep_bounds(new_study, micro, fake):
     """A sampler that looks measured scores up suggests nothing that would break a bound, once it knows the factor."""
     study = new_study(objectives=("params", "fake"), constraints=(Bound.parse("fake<=40000"),))
-    estimate = lambda architecture: float(micro.costs(architecture)["flops"])  # noqa: E731
+    estimate = lambda architecture: (float(micro.costs(architecture)["flops"]), 1.0)  # noqa: E731
     candidates = Candidates(micro, cheap_scores(micro, SETTING, []), estimates={"fake": estimate})
     propose = Proposer(study, candidates, registry.samplers.get("pareto"), 0, 40)
-    assert propose.factors() == {"fake": 1.0}
+    assert propose.factors() == {"fake": [1.0]}
     for _ in range(12):
         number, architecture = propose.start()
-        values = {**micro.costs(architecture), "fake": 0.1 * estimate(architecture)}
+        values = {**micro.costs(architecture), "fake": 0.1 * estimate(architecture)[0]}
         study.finish(number, "complete", measurements={name: Measurement(value) for name, value in values.items()})
-    assert propose.factors() == {"fake": pytest.approx(0.1)}
+    assert propose.factors() == {"fake": pytest.approx([0.1, 0.0])}
     assert all(t.feasible for t in study.trials[2:])
