@@ -1,6 +1,6 @@
 """A recorded space as a search problem: every architecture's learning curve and costs, read from a file.
 
-The file is JSON as `record.py` writes it: "space" (name of a search space), "epochs", and "architectures", a list with
+The file is JSON as `record.py` writes it: "space" (a search space's fields), "epochs", and "architectures", a list with
 "architecture" (its JSON fields), "params", "flops", and "curves", per seed the accuracy after each epoch.
 """
 

@@ -6,7 +6,8 @@ in % of the true front's after 25, 50, 100 and 200 evaluations, of the true valu
 
     python benchmarks/search.py --minutes 2      # again and again: goes on where it stopped, prints what there is
 
-Every result is appended to benchmarks/results/search_synthetic.json at once; the table is written beside it.
+Every result is appended to benchmarks/results/search_synthetic.json, or search_recorded.json, at once; the table is
+written beside it. Suggestions of one call were timed on an equally busy machine, those of several perhaps not.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from lkspace.search.stopping import KINDS, Stopping
 from lkspace.study import Objective, partial
 from lkspace.study.pareto import non_dominated
 
-RESULTS = Path(__file__).parent / "results" / "search_synthetic.json"
+RESULTS = Path(__file__).parent / "results"
 SAMPLERS = ("random", "nsga2", "tpe", "pareto", "gp")  # the slowest last
 PROBLEMS = ("synthetic", "zdt1", "zdt2", "zdt3", "dtlz2")
 
@@ -202,8 +203,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--recorded", type=Path, help="a file that record.py wrote, in place of the problems")
     parser.add_argument("--early-stopping", choices=KINDS, default="none")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, help="a results file, in place of the one in benchmarks/results")
     options = parser.parse_args()
+    options.out = options.out or RESULTS / f"search_{'recorded' if options.recorded else 'synthetic'}.json"
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     end = time.monotonic() + 60 * options.minutes
@@ -230,9 +232,10 @@ def main() -> None:
         last = 0.0
     text = table(results)
     print(text)
+    made = f" --recorded {os.path.relpath(options.recorded)}" if options.recorded else ""
     where = f"{head['processor']}, {head['cores']} cores, one used; Python {head['python']}, Optuna {head['optuna']}"
     about = f"Hypervolume in % of the true front's, mean ± deviation over seeds. {where}; {head['date'][:10]}."
-    options.out.with_suffix(".md").write_text(f"{about}\nMade by `python benchmarks/search.py`.\n\n{text}\n")
+    options.out.with_suffix(".md").write_text(f"{about}\nMade by `python benchmarks/search.py{made}`.\n\n{text}\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from torch import Tensor
 from lkspace.kernels.checks import memory_format
 
 # From this kernel size on, torch's CPU forward leaves its depthwise kernel for a matrix product of one row if the
-# tensor is contiguous: 4 to 20 times slower than channels_last (oneDNN refuses padding beyond its unroll of 4 to 6).
+# tensor is contiguous: 10 to 30 times slower than channels_last (oneDNN refuses padding beyond its unroll of 4 to 6).
 _CHANNELS_LAST_FROM = 11
 
 

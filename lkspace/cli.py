@@ -31,6 +31,7 @@ app.add_typer(space_app, name="space")
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, its name under runs/, or a storage URL.")]
 DEFAULT_SPACE = "replknet-tiny"
+_INTERRUPTED = 130  # exit code, as shells count: 128 + SIGINT
 
 
 @app.command()
@@ -307,7 +308,8 @@ def _study(run: str) -> "Study":
 def _place(run: str) -> str:
     """A folder or URL as given; a bare name is looked for under runs/ as well."""
     named = Path("runs") / run
-    return str(named) if not os.path.exists(run) and os.path.isdir(named) else run
+    is_run = os.path.isfile(run) or any(os.path.isfile(os.path.join(run, file)) for file in ("study.db", "study.url"))
+    return str(named) if not is_run and os.path.isdir(named) else run
 
 
 def _version(wanted: bool) -> None:
@@ -328,14 +330,18 @@ def _options(
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 good, 1 the run failed, 2 a wrong call, 130 interrupted."""
     try:
-        return int(app(args=arguments, prog_name="lkspace", standalone_mode=False) or 0)
+        code = int(app(args=arguments, prog_name="lkspace", standalone_mode=False) or 0)
+        if code == _INTERRUPTED:  # typer makes an exit of it
+            raise KeyboardInterrupt
+        sys.stdout.flush()  # a reader that is gone is met here at the latest
+        return code
     except (UserError, typer.TyperException) as error:
         return _failure(error, 2)
     except RunError as error:
         return _failure(error, 1)
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; the same command continues", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except PermissionError as error:  # Path.exists and its sisters raise where a folder may not be entered
         return _failure(UserError(f"{error.filename or 'a file'}: {error.strerror}; name another place"), 2)
     except BrokenPipeError:  # `lkspace front RUN | head`

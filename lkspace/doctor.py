@@ -180,9 +180,9 @@ def _pace() -> Iterator[Line]:
     try:
         with only_threads(1):
             now = pace.seconds_now()
-    except UserError:  # the operator cannot run, which its own line says
+        path = pace.standard_file(1)
+    except UserError:  # the operator cannot run, or there is no cache folder, which its own line says
         return
-    path = pace.standard_file(1)
     first = pace.known_standard(path)
     if first is None:
         found = "; the first latency that is measured sets the standard"

@@ -1,12 +1,19 @@
-"""Where lkspace keeps what it can make again. Imports nothing of the package: every floor may ask."""
+"""Where lkspace keeps what it can make again. Imports no other floor of the package: every one may ask."""
 
 import os
 from pathlib import Path
 
+from lkspace.errors import UserError
+
 
 def cache_folder() -> Path:
-    """Where caches lie unless a call says otherwise: $LKSPACE_CACHE, else lkspace in the user's cache folder."""
-    if own := os.environ.get("LKSPACE_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "lkspace"
+    """Where caches lie unless a call says otherwise: $LKSPACE_CACHE, else lkspace in the user's cache folder.
+
+    Raises UserError if that is in a home that nobody knows.
+    """
+    own, base = os.environ.get("LKSPACE_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(own).expanduser() if own else Path(base or Path.home() / ".cache") / "lkspace"
+    except RuntimeError:
+        where = f"LKSPACE_CACHE={own}" if own else "the cache folder"
+        raise UserError(f"{where}: there is no such home; set LKSPACE_CACHE to a full path") from None

@@ -14,6 +14,7 @@ _SUFFIXES = {
     "fraction": {"": 1.0, "%": 1e-2},
 }
 _KINDS = {"latency": "latency", "accuracy": "fraction"}
+_ROUNDED_UP = 0.9995  # and more are 1 in three digits
 _BOUND = re.compile(r"\s*([a-z_]+)\s*(<=|>=)\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*", re.ASCII)
 
 
@@ -44,6 +45,10 @@ class Bound:
             value = math.inf
         if not math.isfinite(value):  # 1.2.3, or 1e999
             raise UserError(f"constraint {text!r}: {number!r} is not a number")
+        if _KINDS.get(name) == "fraction" and value * factors[suffix] > 1:
+            raise UserError(
+                f"constraint {text!r}: {name} is a part of 1, or of 100 with a '%', as in {name}{relation}80%"
+            )
         return cls(name, "<=" if relation == "<=" else ">=", value * factors[suffix])
 
     def holds(self, value: float) -> bool:
@@ -51,7 +56,12 @@ class Bound:
         return value <= self.value if self.relation == "<=" else value >= self.value
 
     def __str__(self) -> str:
-        return f"{self.name}{self.relation}{human(self.value, unit_of(self.name)).replace(' ', '')}"
+        text = f"{self.name}{self.relation}{human(self.value, unit_of(self.name)).replace(' ', '')}"
+        if math.isclose(Bound.parse(text).value, self.value, rel_tol=1e-12):
+            return text
+        return (
+            f"{self.name}{self.relation}{self.value:.15g}{'ms' if self.name == 'latency' else ''}"  # to the last digit
+        )
 
 
 def unit_of(name: str) -> str:
@@ -65,9 +75,9 @@ def human(value: float, unit: str = "") -> str:
         return f"{100 * value:.1f} %"
     if unit == "ms":
         for factor, name in ((1e3, "s"), (1.0, "ms"), (1e-3, "us")):
-            if abs(value) >= factor or name == "us":
+            if abs(value) >= _ROUNDED_UP * factor or name == "us":
                 return f"{value / factor:.3g} {name}"
     for factor, name in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
-        if abs(value) >= factor:
+        if abs(value) >= _ROUNDED_UP * factor:
             return f"{value / factor:.3g} {name}{unit}"
     return f"{value:.3g} {unit}".strip()

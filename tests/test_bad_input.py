@@ -96,6 +96,15 @@ text_case("huge", b"description: " + b"x" * 100_000, "larger than 64 KiB")
 space_case("mistyped key", "unknown key 'kernal'; did you mean 'kernels'?", kernal={"whole": [3]})
 space_case("even kernel", "kernels.whole[1] is 8, expected an odd number", kernels={"whole": [7, 8]})
 space_case("word for a number", "image_size is '32px', expected a valid integer", image_size="32px")
+space_case(
+    "ratio that leaves nothing",
+    "dw_ratio: 0.1 leaves no channel of",
+    dw_ratio=[0.1, 1],
+    command="search",
+)
+text_case("tag that does not fit", b"family: !!bool maybe\n", "a value cannot be read")
+text_case("date that is none", b"family: !!timestamp x\n", "a value cannot be read")
+text_case("number without end", b"family: 0x" + b"f" * 5000 + b"\n", "thousands of digits")
 space_case("no choice", "channels.whole is an empty list", channels={"whole": []}, command="search")
 space_case("choice twice", "kernels.whole[2] repeats the choice 3", kernels={"whole": [3, 5, 3]})
 space_case("too few stages", "blocks.whole[0] is [1]: 1 entries, but `stages` is 2", blocks={"whole": [[1]]})
@@ -523,6 +532,24 @@ def test_a_folder_that_may_not_be_entered(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr("lkspace.study.Study.open", forbidden)
     assert main(["front", "/home/her/run"]) == 2
     assert capsys.readouterr().err == "error: /home/her/run: Permission denied; name another place\n"
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lkspace.study.Study.open", interrupted)
+    assert main(["front", "mine"]) == 130
+    assert capsys.readouterr().err == "interrupted; the same command continues\n"
+
+
+def test_a_folder_of_the_same_name_hides_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "runs").mkdir()
+    study(tmp_path / "runs")
+    (tmp_path / "runs" / "run").rename(tmp_path / "runs" / "pets")
+    assert main(["front", "pets", "--json"]) == 0
 
 
 def unwanted(*_: object, **__: object) -> None:

@@ -128,6 +128,12 @@ def test_unusable_folders_are_told_and_the_rest_still_stands(monkeypatch, tmp_pa
     assert found["runs"].verdict == "ok"
 
 
+def test_a_cache_in_a_home_that_nobody_has_is_told(monkeypatch):
+    monkeypatch.setenv("LKSPACE_CACHE", "~nobody-here/cache")
+    found = {line.label: line for line in report()}
+    assert "no such home; set LKSPACE_CACHE to a full path" in found["cache of data"].hint
+
+
 def write(folder, **files):
     for name, text in files.items():
         path = folder / name.replace("__", "/").replace("_max", ".max").replace("cpu_cfs", "cpu.cfs")

@@ -38,6 +38,8 @@ def test_a_bound_is_kept_in_the_unit_of_its_score(text: str, expected: Bound) ->
         ("flops<=1e999", "not a number"),
         ("", "NAME<=VALUE"),
         ("flops<=nan", "NAME<=VALUE"),
+        ("accuracy>=90", "accuracy>=80%"),
+        ("accuracy>=100.1%", "part of 1"),
     ],
 )
 def test_a_wrong_bound_says_what_was_expected(text: str, word: str) -> None:
@@ -54,10 +56,20 @@ def test_nan_keeps_no_bound_and_the_edge_is_inside() -> None:
 
 @given(st.sampled_from(["latency", "params", "flops", "accuracy"]), st.sampled_from(["<=", ">="]), st.integers(1, 999))
 def test_a_bound_as_text_reads_back_as_itself(name: str, relation: str, value: int) -> None:
-    bound = Bound(name, relation, value / 10)  # type: ignore[arg-type]
+    bound = Bound(name, relation, value / (1000 if name == "accuracy" else 10))  # type: ignore[arg-type]
     again = Bound.parse(str(bound))
     assert (again.name, again.relation) == (name, relation)
-    assert again.value == pytest.approx(bound.value, rel=6e-3)
+    assert again.value == pytest.approx(bound.value, rel=1e-12)
+
+
+def test_a_bound_that_three_digits_do_not_tell_is_told_to_the_last() -> None:
+    texts = {"params<=2M": "params<=2M", "params<=1234567": "params<=1234567", "latency<=5.003ms": "latency<=5.003ms"}
+    texts |= {
+        "accuracy>=79.96%": "accuracy>=0.7996",
+        "flops<=999.7K": "flops<=999700",
+        "latency<=2000us": "latency<=2ms",
+    }
+    assert {text: str(Bound.parse(text)) for text in texts} == texts
 
 
 @pytest.mark.parametrize(
@@ -69,6 +81,10 @@ def test_a_bound_as_text_reads_back_as_itself(name: str, relation: str, value: i
         (5, "ms", "5 ms"),
         (1234, "ms", "1.23 s"),
         (0.8012, "%", "80.1 %"),
+        (999_499, "", "999 K"),
+        (999_700, "", "1 M"),
+        (999.6, "ms", "1 s"),
+        (0.99961, "ms", "1 ms"),
     ],
 )
 def test_three_digits_are_what_a_person_reads(value: float, unit: str, text: str) -> None:

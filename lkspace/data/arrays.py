@@ -21,7 +21,7 @@ def resized(images: Pixels, size: int) -> Iterator[Pixels]:
             return part
         return np.stack([square(Image.fromarray(image), size) for image in part])
 
-    return in_order(chunk, range(0, len(images), CHUNK))
+    return in_order(chunk, range(0, len(images), CHUNK), CHUNK * 3 * size**2)
 
 
 def checked_labels(values: object, images: int, classes: int | None, where: str) -> Labels:

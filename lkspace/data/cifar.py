@@ -1,6 +1,5 @@
 """`cifar10:PATH` and `cifar100:PATH`: the python pickles of the official archives, unpacked."""
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +86,6 @@ class Cifar:
             yield _batch(self.path / name, layout.labels, self.classes)
 
 
-@functools.lru_cache(maxsize=1)  # labels, then images: one file is read once for both when it is the only one
 def _batch(path: Path, labels: str, classes: int) -> tuple[Pixels, Labels]:
     content = unpickled(path)
     images = content.get("data")

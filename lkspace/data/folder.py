@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,10 @@ class Folder:
         def decode(batch: list[Path]) -> Pixels:
             return np.stack([decoded(path, size) for path in batch])
 
-        return in_order(decode, iter(lambda: list(itertools.islice(paths, CHUNK)), []))
+        with warnings.catch_warnings():  # not where threads decode: it changes the filters of the whole process
+            warnings.simplefilter("ignore")  # odd metadata of photographs, not a matter here
+            batches = iter(lambda: list(itertools.islice(paths, CHUNK)), [])
+            yield from in_order(decode, batches, CHUNK * 3 * size**2)
 
 
 def _check_layout(path: Path, split: SplitName) -> None:
@@ -112,18 +116,26 @@ def _check_layout(path: Path, split: SplitName) -> None:
 def _classes(folder: Path) -> dict[str, list[Path]]:
     classes = {}
     for place in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        images = sorted(
-            Path(base) / name
-            for base, _, names in os.walk(place, onerror=_raise)
-            for name in names
-            if _is_image(Path(name))
-        )
+        images = sorted(Path(base) / name for base, names in _walk(place) for name in names if _is_image(Path(name)))
         if not images:
             raise UserError(
                 f"data folder {place}: no images in it (of {', '.join(SUFFIXES)}); add some or remove the folder"
             )
         classes[place.name] = images
     return classes
+
+
+def _walk(place: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders under a place with the names of their files; linked ones too, each once, hidden ones not."""
+    seen = set()
+    for base, folders, names in os.walk(place, onerror=_raise, followlinks=True):
+        real = os.path.realpath(base)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield base, names
 
 
 def _is_image(file: Path) -> bool:

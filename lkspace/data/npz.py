@@ -47,7 +47,15 @@ class Npz:
                 raise UserError(f"data {path}: arrays x_train, y_train, x_val, y_val expected; there is {there}")
             train = _array(archive, path, names["train"][1])
             given = _array(archive, path, "class_names") if "class_names" in archive.files else None
-            classes = int(train.max(initial=0)) + 1 if train.dtype.kind in "iu" else 0
+            if train.dtype.kind not in "iu":
+                raise UserError(f"data {path}: {names['train'][1]} is {train.dtype}, expected whole numbers from 0")
+            classes = int(train.max(initial=0)) + 1
+            different = len(np.unique(train))
+            if given is None and 0 < different < classes:
+                raise UserError(
+                    f"data {path}: {names['train'][1]} has {different} different labels up to {classes - 1};"
+                    " number them from 0, or add an array class_names"
+                )
             class_names = tuple(map(str, range(classes) if given is None else given.ravel()))
             shape = _shape(archive, path, names["train"][0])
         if len(class_names) < max(2, classes):

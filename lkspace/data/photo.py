@@ -1,6 +1,5 @@
 """One image file or array to a square of uint8 RGB: any mode, any orientation, nothing executed, errors by name."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from lkspace.errors import UserError
 
 # No format that Pillow hands to another program (EPS goes to Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 LARGEST_PIXELS = 2 * 89_478_485  # as Pillow's own limit; a bomb of a few kilobytes may claim far more
 
 
@@ -22,13 +21,12 @@ def decoded(path: Path, size: int) -> Pixels:
     Raises UserError, naming the file, if it is damaged, cut short, not an image, or of more than 179 megapixels.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata of photographs, not a matter here
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > LARGEST_PIXELS:
-                    raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels are too many")
-                image.draft("RGB", (size, size))  # a JPEG far larger than needed is decoded at a fraction
-                return square(_rgb(ImageOps.exif_transpose(image)), size)
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > LARGEST_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels are too many")
+            image.draft("RGB", (size, size))  # a JPEG far larger than needed is decoded at a fraction
+            image.load()
+            return square(_rgb(_upright(image)), size)
     except UnidentifiedImageError:
         reason = "not an image of a known format"
     except Image.DecompressionBombError as error:
@@ -48,6 +46,13 @@ def square(image: Image.Image, size: int) -> Pixels:
         box = (left, top, left + side, top + side)
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
     return np.asarray(image, np.uint8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata does not damage the picture
+        return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -1,6 +1,5 @@
 """What every source of images gives, and how its images are worked on in parallel yet written in order."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ SplitName = Literal["train", "val"]
 SPLITS: tuple[SplitName, SplitName] = ("train", "val")
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+MEMORY = 2**30  # bytes that decoding may take
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -49,18 +49,22 @@ class Source(Protocol):
         ...
 
 
-def in_order(work: Callable[[T], R], items: Iterable[T], ahead: int = 4) -> Iterator[R]:
-    """`map(work, items)` on one thread per core, at most `ahead` results a thread waiting for the consumer.
+def in_order(work: Callable[[T], R], items: Iterable[T], size: int) -> Iterator[R]:
+    """`map(work, items)` on one thread per core, results waiting for the consumer, four a thread at most.
 
+    size: bytes that one of them takes at the most; fewer are under way where all together would exceed a gigabyte.
     Threads, because Pillow and numpy let go of the interpreter while they decode, resize and draw.
     """
-    workers = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    from joblib import cpu_count  # type: ignore[import-untyped]  # knows a container's share of the cores
+
+    most = max(1, MEMORY // size)
+    workers = min(cpu_count(), most)
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[R]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) >= ahead * workers:
+                if len(waiting) >= min(4 * workers, most):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -117,7 +117,8 @@ def _write(target: "Target", package: "Package", folder: Path, overwrite: bool) 
     if there and not overwrite:
         raise UserError(f"{folder / there[0]} is there already; name another folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    beside = folder if folder.is_dir() else folder.parent  # on the folder's own disk, which may be mounted there
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=beside))
     try:
         target.write(package, partial)
         target.verify(partial)

@@ -27,7 +27,7 @@
 
   /* Axes: the objectives; the trial's number stands in where there is only one. */
   const axes = data.objectives.map((o) => ({ ...o, unit: data.scores[o.score].unit, of: (t) => t.values[o.score] }));
-  if (axes.length === 1) axes.unshift({ name: "trial", unit: "", better: "in order", sign: 0, of: (t) => t.number });
+  if (axes.length === 1) axes.unshift({ name: "trial", unit: null, better: "in order", sign: 0, of: (t) => t.number });
   const single = data.objectives.length === 1;
 
   const counted = (t) => t.outcome === "complete" && t.feasible;
@@ -67,7 +67,7 @@
   const axisLayout = (title, unit, log) => ({
     title: { text: escape(title), font: { size: 13, color: colour("quiet") }, standoff: 10 },
     type: log ? "log" : "linear",
-    tickformat: unit === "%" ? ".0%" : unit === "" ? "~s" : "~g",
+    tickformat: { "%": "~%", "": "~s" }[unit] ?? "~g",
     gridcolor: colour("grid"), linecolor: colour("line"), zeroline: false, automargin: true,
     ticks: "outside", tickcolor: colour("line"), nticks: 8,
   });
@@ -178,8 +178,8 @@
       hovertext: data.history.map(([n, v], i) => `${plural(i + 1, "trial")} finished: ${v.toPrecision(4)}<br>the last one is trial ${n}`),
     };
     const figure = layout({
-      xaxis: { ...axisLayout("trials finished", "-", false), tickformat: ",d", rangemode: "tozero" },
-      yaxis: { ...axisLayout("hypervolume", "-", false), rangemode: "tozero" },
+      xaxis: { ...axisLayout("trials finished", null, false), rangemode: "tozero" },
+      yaxis: { ...axisLayout("hypervolume", null, false), rangemode: "tozero" },
     });
     if (!data.history.length) figure.annotations = [nothing("No trial has finished yet")];
     Plotly.react("hypervolume", [trace], figure, options);
@@ -322,6 +322,7 @@
     state.descending = state.sort === name && !state.descending;
     state.sort = name;
     drawTable();
+    $("candidates").tHead.rows[0].cells[columns.findIndex((c) => c.name === name)].firstChild.focus();  // drawn anew
   }
 
   /* The chosen candidate. */
@@ -448,7 +449,12 @@
     const outcomes = [...new Set(trials.map((t) => t.outcome))].filter((o) => o !== "infeasible");
     fill("filter", [["all", "all"], ["front", "front"], ...outcomes.map((o) => [o, o]), ["infeasible", "infeasible"]], "all");
     $("filter").addEventListener("change", () => { state.filter = $("filter").value; state.limit = 200; drawTable(); });
-    $("more").addEventListener("click", () => { state.limit = Infinity; drawTable(); });
+    $("more").addEventListener("click", () => {
+      const shown = $("candidates").tBodies[0].rows.length;
+      state.limit = Infinity;
+      drawTable();
+      $("candidates").tBodies[0].rows[shown]?.focus();  // the button is gone
+    });
     const choose = (event) => {
       const tr = event.target.closest("tr");
       if (tr) select(Number(tr.dataset.number), false);

@@ -62,9 +62,10 @@ def page(study: Study) -> str:
 
 def page_data(study: Study) -> dict[str, Any]:
     """All that page.js shows; JSON types."""
+    # Before the trials: of a run that goes on, what is on the front is complete in them.
+    front = {t.number for t in study.front()}
     plan, trials = study.plan, study.trials
     names = scores(plan, trials)
-    front = {t.number for t in study.front()}
     return {
         "name": plan.name,
         "place": _place(study),

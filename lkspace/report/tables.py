@@ -72,8 +72,8 @@ def _stages(value: Any) -> str:
 
 def front_csv(study: Study) -> str:
     """The front's rows of `Study.table`, later measurements in columns of their own; per-stage fields as JSON."""
+    front = study.front()  # before the table: of a run that goes on, what is on it is complete in there
     table = study.table()
-    front = study.front()
     rows = table.loc[[t.number for t in front]].copy()
     for name in dict.fromkeys(n for t in front for n in t.remeasured):
         rows[f"{name} again"] = [t.remeasured.get(name, {}).get("value") for t in front]
@@ -87,7 +87,10 @@ def front_json(study: Study) -> str:
     plan = study.plan
     content = {
         "run": plan.name,
-        "objectives": [{"name": o.name, "unit": o.unit, "direction": o.direction} for o in plan.objectives],
+        "objectives": [
+            {"name": o.name, "unit": "fraction" if o.unit == "%" else o.unit, "direction": o.direction}
+            for o in plan.objectives
+        ],
         "reference_point": study.reference_point,
         "hypervolume": study.hypervolume(),
         "counts": study.counts(),

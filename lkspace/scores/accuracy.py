@@ -1,13 +1,14 @@
 """Accuracy on the validation images after a proxy training: the one score that is learnt rather than counted."""
 
 import functools
+import socket
 from collections.abc import Iterator
 
 from lkspace.data import load
 from lkspace.data.imageset import ImageSet
 from lkspace.errors import UserError
 from lkspace.registry import scores
-from lkspace.scores.score import Direction, Measurement, Setting
+from lkspace.scores.score import Direction, Measurement, NoImages, Setting
 from lkspace.scores.training import ProxyTraining
 from lkspace.space.architecture import Architecture
 
@@ -31,9 +32,15 @@ scores.register("accuracy")(Accuracy())
 def training(architecture: Architecture, setting: Setting) -> ProxyTraining:
     """The proxy training of a candidate, not yet begun; its `network` is what has been learnt whenever one looks.
 
-    Raises UserError if the data cannot be had or have another number of classes than the setting says.
+    Raises NoImages if the data cannot be had or are others than the setting says, UserError if they have another number
+    of classes.
     """
-    images = _images(setting)
+    try:
+        images = _images(setting)
+    except UserError as error:
+        raise NoImages(f"{socket.gethostname()}: {error}") from error
+    if setting.data_key not in ("", images.key):
+        raise NoImages(f"the files of {setting.data} have changed since the run began: put them back to go on")
     if len(images.class_names) != setting.classes:
         raise UserError(
             f"data {setting.data!r}: {len(images.class_names)} classes, but {setting.classes} are asked for"

@@ -48,7 +48,9 @@ def factors(terms: Floats, measured: Floats) -> Floats:
     found = np.zeros(terms.shape[1])
     found[0] = 1.0
     if len(measured) >= FEW:
-        fitted, _ = nnls(terms / measured[:, None], np.ones(len(measured)))
+        relative = terms / measured[:, None]
+        scale = np.maximum(relative.max(axis=0), np.finfo(np.float64).tiny)  # the solver is at home near 1
+        fitted = nnls(relative / scale, np.ones(len(measured)))[0] / scale
         found = fitted if fitted.any() else found
     return found * np.median(measured / (terms @ found)) if len(measured) else found
 

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -45,7 +46,7 @@ class Latency:
         device = Device(setting.device)
         with device.step():  # to build is work, and would disturb another's measurement
             network, images = prepared(architecture, setting)
-        with device.exclusive(timeout=PATIENCE) as waited:
+        with device.exclusive(timeout=PATIENCE, in_line=True) as waited:
             start = time.perf_counter()
             details = timed(network, images, setting)
             details["exclusive"] = True
@@ -80,6 +81,8 @@ def timed(network: nn.Module, images: Tensor, setting: Setting) -> dict[str, Any
     with only_threads(setting.latency_threads), torch.inference_mode(), on(images.device):
         layout, once = _fastest_layout(network, images)
         sentinel, yardstick = (timing.sentinel_on_cpu(), pace.yardstick_on_cpu()) if on_cpu else (None, None)
+        if on_cpu:
+            pace.settle(setting.latency_threads, setting.cache)
         result = timing.repeated(once, sentinel, yardstick=yardstick)
     return {
         **_statistics(result, _standard(result, setting)),
@@ -91,6 +94,8 @@ def timed(network: nn.Module, images: Tensor, setting: Setting) -> dict[str, Any
         "form": "deploy, batch norms folded",
         "device": device_name(setting.device),
         "operator": _operator(network, images, layout),
+        "implementation": kernels.implementation(),
+        "cores": os.cpu_count(),
         "torch": torch.__version__,
         "lkspace": lkspace.__version__,
     }

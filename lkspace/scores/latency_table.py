@@ -1,8 +1,8 @@
 """The latency of any architecture as a sum: each distinct part of a space is timed once and remembered.
 
 Additive tables are as old as hardware-aware search (Cai et al., ProxylessNAS, 2019). What a sum leaves out is that a
-network's parts drive each other out of the caches: a part that runs again and again takes a sixth less than within a
-network. So on a CPU a part runs in turn with the yardstick (`pace.py`), a small network of the same kind, and its
+network's parts drive each other out of the caches: a part that runs again and again is faster than within a network.
+So on a CPU a part runs in turn with the yardstick (`pace.py`), a small network of the same kind, and its
 ratio to that counts. What is still left out grows with the weights, which a network that does not fit into the caches
 fetches anew each time; `agreement.py` makes up for it, going by networks that were measured whole.
 A trial is always judged by its own measurement.
@@ -31,6 +31,7 @@ from lkspace.nets.family import Part
 from lkspace.replacing import replacing
 from lkspace.scores import pace, timing
 from lkspace.scores.latency import DTYPES, LAYOUTS, PATIENCE, device_name, on, only_threads
+from lkspace.scores.memory import ran_out
 from lkspace.scores.quiet import Device
 from lkspace.scores.score import Setting
 from lkspace.space.architecture import Architecture
@@ -116,15 +117,15 @@ class LatencyTable:
         timings = [part for done in range(rounds) for part in missing if self._rounds(part) <= done]
         if timings and self.setting.device == "cpu":
             threads = self.setting.latency_threads
-            with Device("cpu").exclusive(timeout=PATIENCE), only_threads(threads):
+            with Device("cpu").exclusive(timeout=PATIENCE, in_line=True), only_threads(threads):
                 pace.settle(threads, self.setting.cache)
         kept = time.monotonic()
         try:
             for done, part in enumerate(timings):
                 if progress is not None:
                     progress(done, len(timings))
-                with Device(self.setting.device).exclusive(timeout=PATIENCE):
-                    found = timed_part(part, self.setting)
+                with Device(self.setting.device).exclusive(timeout=PATIENCE, in_line=True):
+                    found = _timed_if_it_fits(part, self.setting)
                 known = self.times.get(part.key, {})
                 self.times[part.key] = {layout: [*known.get(layout, []), ms] for layout, ms in found.items()}
                 if time.monotonic() - kept > _KEPT:
@@ -159,6 +160,16 @@ class LatencyTable:
                 new.write_text(json.dumps(content, indent=1))
         except OSError:
             pass
+
+
+def _timed_if_it_fits(part: Part, setting: Setting) -> dict[str, float]:
+    """Nothing of a part that is too large for the memory: its networks have no sum, which is only a hint."""
+    try:
+        return timed_part(part, setting)
+    except Exception as error:
+        if not ran_out(error):
+            raise
+        return {}
 
 
 def timed_part(part: Part, setting: Setting) -> dict[str, float]:

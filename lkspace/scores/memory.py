@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ _LARGEST = (2**30, 32 * 2**20)  # bytes of a block that comes from the heap; gli
 _BYTES = 4  # of a number in float32
 _STATES = 5  # numbers a weight needs: itself, its gradient, AdamW's two moments, its moving average
 _HALVED = 0.5  # a GPU computes in bfloat16 what the CPU keeps in float32
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
+_GROUPS, _LIMITS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def training_bytes(architecture: Architecture, setting: Setting) -> int:
@@ -47,9 +48,30 @@ def device_bytes(device: str) -> int | None:
         installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
-    with contextlib.suppress(OSError, ValueError):  # "max", or no such file
-        return min(installed, int(_CGROUP.read_text()))
-    return installed
+    return min([installed, *_allowances()])
+
+
+def _allowances() -> Iterator[int]:
+    """Bytes that the control groups of this process may use, of either version, each and those above it."""
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = _GROUPS.read_text().splitlines()
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top, file = (_LIMITS / "memory", "memory.limit_in_bytes") if controllers else (_LIMITS, "memory.max")
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top):
+                with contextlib.suppress(OSError, ValueError):  # "max", or no such file
+                    yield int((folder / file).read_text())
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether memory was what an error was about; torch has an exception for a GPU's, a RuntimeError for the CPU's."""
+    return (
+        isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in str(error)
+    )
 
 
 def keep_freed_memory() -> bool:

@@ -35,7 +35,7 @@ YARDSTICK = Architecture("replknet", (1, 1), (16, 32), (13, 7), (None, None), (T
 SIDE = 64
 # A large candidate drives the yardstick out of the caches, and its first pass then takes longer: the last is timed.
 PASSES = 3
-_LOOK = 40  # runs, a third of a second
+_LOOK = 40  # runs, a quarter of a second
 
 
 def yardstick_on_cpu(passes: int = PASSES) -> Callable[[], float]:
@@ -91,12 +91,23 @@ def restore(latency: Mapping[str, Any], cache: Path | None) -> float:
     Returns the standard that holds over that one: other than 1 if another was set since, so that later latencies are
     as many times longer; 1 too if the machine or a version is not that of then, and nothing can be said.
     """
-    then = {name: latency.get(name) for name in ("device", "torch", "lkspace")}
-    now = {"device": processor_name(), "torch": torch.__version__, "lkspace": lkspace.__version__}
-    if then != now or "standard" not in latency:
+    if elsewhere(latency) or "standard" not in latency:
         return 1.0
     seconds = float(latency["standard"]) / 1e3
     return standard(seconds, latency["threads"], cache) / seconds
+
+
+def elsewhere(latency: Mapping[str, Any]) -> str:
+    """What differs here from where a latency, given with its details, was measured on a CPU; "" if nothing does."""
+    now = {
+        "device": processor_name(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "lkspace": lkspace.__version__,
+        "implementation": kernels.implementation(),
+    }
+    differing = (key for key, value in now.items() if latency.get(key, value) != value)
+    return next((f"{key} {latency[key]}, here {now[key]}" for key in differing), "")
 
 
 def settle(threads: int, cache: Path | None) -> None:

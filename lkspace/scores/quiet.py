@@ -29,7 +29,8 @@ except ImportError:  # no flock on this system; using a Device then says so
 
 _NAME = re.compile(r"cpu|cuda(:\d+)?|[a-z]+(:\d+)?", re.ASCII)
 _TEMPORARY = Path("/tmp")
-_POLL = 0.001  # seconds between tries where a time limit rules out a blocking flock
+_POLL, _LONGEST_POLL = 0.001, 0.05  # seconds between tries where a time limit rules out a blocking flock
+_LINE = 10  # time limits that a measurement waits for those before it
 
 
 @dataclass(frozen=True)
@@ -63,21 +64,24 @@ class Device:
             yield
 
     @contextlib.contextmanager
-    def exclusive(self, timeout: float | None = None) -> Iterator[float]:
-        """Hold the device alone; gives the seconds waited. After `timeout` seconds of waiting raises RunError."""
+    def exclusive(self, timeout: float | None = None, in_line: bool = False) -> Iterator[float]:
+        """Hold the device alone; gives the seconds waited. After `timeout` seconds of waiting raises RunError.
+
+        in_line: the timeout is for steps to end; behind others that want it alone, wait ten times as long.
+        """
         start = time.monotonic()
-        with self._hold(alone=True, timeout=timeout):
+        with self._hold(alone=True, timeout=timeout, in_line=in_line):
             yield time.monotonic() - start
 
     @contextlib.contextmanager
-    def _hold(self, *, alone: bool, timeout: float | None) -> Iterator[None]:
+    def _hold(self, *, alone: bool, timeout: float | None, in_line: bool = False) -> Iterator[None]:
         holds: dict[str, _Hold] = _thread.__dict__
         key = self.key
         hold = holds.get(key)
         if hold is None:
             hold = holds[key] = _Hold(alone)
             try:
-                hold.acquire(key, timeout)
+                hold.acquire(key, timeout, in_line)
             except BaseException:
                 hold.release()
                 del holds[key]
@@ -105,10 +109,12 @@ class _Hold:
         self.files: list[int] = []
         _holds.add(self)
 
-    def acquire(self, key: str, timeout: float | None) -> None:
+    def acquire(self, key: str, timeout: float | None, in_line: bool) -> None:
         turnstile, lock = _paths(os.environ.get("LKSPACE_LOCKS"), key)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + timeout * (_LINE if in_line else 1)
         self._lock(turnstile, deadline)
+        if in_line and timeout is not None:
+            deadline = time.monotonic() + timeout
         self._lock(lock, deadline)
         if not self.alone:
             os.close(self.files.pop(0))
@@ -127,13 +133,15 @@ class _Hold:
             if deadline is None:
                 fcntl.flock(self.files[-1], mode)
                 return
+            pause = _POLL
             while True:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(self.files[-1], mode | fcntl.LOCK_NB)
                     return
                 if time.monotonic() >= deadline:
                     raise RunError(f"{path}: the device is still in use; `fuser -v {path}` names the processes")
-                time.sleep(_POLL)
+                time.sleep(pause)
+                pause = min(1.2 * pause, _LONGEST_POLL)
         except OSError as error:
             raise RunError(f"{path}: cannot be locked ({error.strerror}); {_MEND}") from error
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from lkspace.errors import RunError
 from lkspace.space.architecture import Architecture
 
 Direction = Literal["minimize", "maximize"]
@@ -17,6 +18,7 @@ class Setting:
     data: a `--data` spec such as "digits" or "folder:PATH"; size: image side in pixels; classes: how many.
     seed: decides initial weights, order of batches and augmentation. device: "cpu" or "cuda[:n]". threads: of one
     training. epochs, batch, rate: of the proxy training. latency_*: what is timed. cache: where decoded data lie.
+    data_key: `ImageSet.key` of the images that all are to be trained on; "" where nobody has looked.
     """
 
     data: str
@@ -32,6 +34,7 @@ class Setting:
     latency_dtype: str = "float32"
     latency_threads: int = 1
     cache: Path | None = None
+    data_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ class Measurement:
 
 class Diverged(RuntimeError):
     """The training's loss was not finite; the message says where."""
+
+
+class NoImages(RunError):
+    """The images cannot be had here, or are not those that the run began with: no candidate can be trained."""
 
 
 class Score(Protocol):

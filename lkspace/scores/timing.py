@@ -34,6 +34,8 @@ LIMIT = 1.5  # seconds after which the interval is taken as it is
 LAST_LIMIT = 4.0  # seconds after which too few undisturbed passes are taken as well
 ENOUGH = 20  # undisturbed passes without which the first limit does not hold
 EVERY = 3  # passes between two runs of the yardstick
+SLOW = 0.05  # seconds: of a pass from which on the yardstick runs after each
+RUNS = 9  # of the yardstick at a time then: there are few times, so each must be sure
 LEAST = 6  # passes below which no 95 % interval of the median exists
 _SENTINEL = 128  # side of the matrices; 0.1 ms on a core of 2023, and small enough for its own cache
 
@@ -110,10 +112,17 @@ def repeated(
     sentinels = [sentinel()] if sentinel else []
     fixed: list[bool] = []  # which of them are the yardstick's
     spent = next_look = 0.0
+    every, runs = EVERY, 1
     while True:
-        fixed.append(yardstick is not None and len(fixed) % (EVERY + 1) == EVERY)
-        seconds.append(yardstick() if yardstick is not None and fixed[-1] else once())
-        spent += seconds[-1] * (pace.PASSES if fixed[-1] else 1)
+        fixed.append(yardstick is not None and len(fixed) % (every + 1) == every)
+        if yardstick is not None and fixed[-1]:
+            seconds.append(float(np.median([yardstick() for _ in range(runs)])))
+            spent += seconds[-1] * pace.PASSES * runs
+        else:
+            seconds.append(once())
+            spent += seconds[-1]
+            if seconds[-1] > SLOW:
+                every, runs = 1, RUNS
         if sentinel:
             sentinels.append(sentinel())
             spent += sentinels[-1]

@@ -148,6 +148,8 @@ class ProxyTraining:
                 losses.append(loss)
                 if self.device.type == "cpu" and not math.isfinite(loss.item()):
                     raise Diverged(f"loss is {loss.item()} at epoch {epoch}, step {step}")
+                if self.device.type == "cuda":  # or the step would go on after its lock was given up
+                    torch.cuda.synchronize(self.device)
         return torch.stack(losses).mean().item()
 
     def _step(self, x: Tensor, y: Tensor) -> Tensor:

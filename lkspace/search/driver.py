@@ -4,7 +4,7 @@ import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from lkspace.scores.score import Measurement
 from lkspace.search.candidates import REMEMBERED, Candidates, Estimate, cheap_scores
 from lkspace.search.cluster import cores, gpu_slots, ray_cluster, scratch_folder, trial_slots
 from lkspace.search.environment import environment
-from lkspace.search.evaluate import Job
+from lkspace.search.evaluate import SEEN, Job
 from lkspace.search.files import made, write_json, write_text
 from lkspace.search.lock import run_lock
 from lkspace.search.progress import Display, bar, counted
@@ -129,7 +129,8 @@ class _Search:
             self.request.check_continues(self.study.plan, self.folder, data_key)
             if self._nothing_to_do(self.study):
                 return self.study
-            self._keep_pace(self.study)
+            if self._here and (remark := keep_pace(self.study, self.request.setting.cache)):
+                self._say(remark)
         setting = self.request.setting
         done = f"; {len(self.study.trials)} are there" if self.study is not None else ""
         scores = ", ".join(o.name for o in self.request.objectives)
@@ -138,7 +139,7 @@ class _Search:
             slots = trial_slots(setting.threads, self.gpus)
             slots = min(slots, self.concurrency or slots)
             study = self.study = self.study or self._create(data_key)
-            self._fill(study, slots, scratch)
+            self._fill(study, slots, scratch, data_key)
             self._remeasure(study)
         return study
 
@@ -197,7 +198,7 @@ class _Search:
             self._say(f"{self.folder} has its {len(study.trials)} trials already; a larger --budget extends it")
         return done and not self._unmeasured(study)
 
-    def _fill(self, study: Study, slots: int, scratch: Path) -> None:
+    def _fill(self, study: Study, slots: int, scratch: Path, data_key: str) -> None:
         """Trials until the budget is reached."""
         from lkspace.search.searcher import StudySearcher
         from lkspace.search.stopping import Stopping
@@ -230,7 +231,9 @@ class _Search:
             stopping=stopping,
             room=self._room(slots),
         )
-        job = Job(request.setting, request.scores, request.constraints, self.folder)
+        # On a cluster each host may have files of its own, with times of their own.
+        setting = replace(request.setting, data_key="" if self.address else data_key)
+        job = Job(setting, request.scores, request.constraints, self.folder, _text(self.folder / SEEN))
         with display.shown():
             run_trials(searcher, job, slots, request.setting.threads, self.gpus, scratch)
         display.final()
@@ -243,18 +246,6 @@ class _Search:
         if table is not None and (found := _agreement(table, study)) is not None:
             study.set_latency_table(found.text)
             self._say(f"latency table: {found.text}")
-
-    def _keep_pace(self, study: Study) -> None:
-        """Have this machine report latencies at the pace of the run's first ones, whatever became of the cache."""
-        first = next((t.measurements["latency"] for t in study.trials if "latency" in t.measurements), None)
-        if first is None or not self._here:
-            return
-        times = pace.restore(first, self.request.setting.cache)
-        if abs(times - 1) > _PACE_NOTICED:
-            self._say(
-                f"the standard pace of this machine was set anew since the run began: latencies from now on are"
-                f" {times:.3g} times those of the trials that are there"
-            )
 
     def _room(self, slots: int) -> Room | None:
         """Memory that trainings share; None where there are none, or on machines of a cluster, which nobody asked."""
@@ -314,6 +305,33 @@ class _Search:
     def _say(self, text: str) -> None:
         if self.console is not None:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def keep_pace(study: Study, cache: Path | None) -> str:
+    """Have this machine report latencies at the pace of the run's first ones, whatever became of the cache.
+
+    Returns what there is to say if it cannot, else "".
+    """
+    first = next((t.measurements["latency"] for t in study.trials if "latency" in t.measurements), None)
+    if first is None:
+        return ""
+    if other := pace.elsewhere(first):
+        return f"latencies from now on do not compare with those of the trials that are there, measured with {other}"
+    times = pace.restore(first, cache)
+    if abs(times - 1) <= _PACE_NOTICED:
+        return ""
+    return (
+        "the standard pace of this machine was set anew since the run began: latencies from now on are"
+        f" {times:.3g} times those of the trials that are there"
+    )
+
+
+def _text(path: Path) -> str:
+    """What a file says, "" if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _agreement(table: LatencyTable, study: Study) -> Agreement | None:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -11,8 +12,9 @@ _PACKAGES = ("lkspace", "torch", "optuna", "ray", "numpy", "triton")
 
 
 def environment(device: str) -> dict[str, Any]:
-    """JSON types: versions, operating system, processor, cores, and the GPU if `device` is one."""
+    """JSON types: the time, versions, operating system, processor, cores, and the GPU if `device` is one."""
     found: dict[str, Any] = {
+        "begun": datetime.now().astimezone().isoformat(timespec="microseconds"),
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": device_name("cpu"),

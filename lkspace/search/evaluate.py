@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from lkspace import registry
 from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound, human
-from lkspace.scores.score import Diverged, Measurement, Score, Setting
+from lkspace.scores.memory import ran_out
+from lkspace.scores.score import Diverged, Measurement, NoImages, Score, Setting
 from lkspace.search.checkpoint import Checkpoint, Progress
 from lkspace.search.files import write_bytes
 from lkspace.space.architecture import Architecture
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 # A verdict of a worker; "memory", what it had was too little, is for the searcher to act on.
 Outcome = Literal["complete", "diverged", "failed", "infeasible", "stopped", "memory"]
-SEEN = "space.yaml"  # a worker that finds this in the run's folder shares a file system with the driver
+SEEN = "environment.json"  # says when the run began: a worker that finds the same shares the driver's file system
 ALWAYS = ("params", "flops")  # cost nothing and are wanted in every table
 
 
@@ -37,13 +38,22 @@ ALWAYS = ("params", "flops")  # cost nothing and are wanted in every table
 class Job:
     """What all candidates of one run have in common; sent to every worker once.
 
-    scores: names in the order they are measured. folder: where `trials/<number>/` is written; absolute.
+    scores: names in the order they are measured. folder: where `trials/<number>/` is written; absolute. seen: text of
+    the file SEEN in it; another one, or none, where a worker looks means another file system.
     """
 
     setting: Setting
     scores: tuple[str, ...]
     constraints: tuple[Bound, ...]
     folder: Path
+    seen: str = ""
+
+    def shares_files(self) -> bool:
+        """Whether this process sees the folder of the driver."""
+        try:
+            return self.seen != "" and (self.folder / SEEN).read_text(encoding="utf-8") == self.seen
+        except (OSError, UnicodeDecodeError):
+            return False
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Report:
     """How far a candidate has come; each one repeats what those before it said.
 
     curve: one entry an epoch of a score that takes several measurements. seconds: spent, by score.
-    outcome: None while it goes on. fatal: the run cannot go on (the disk is full); no verdict on the candidate.
+    outcome: None while it goes on. fatal: why the run cannot go on (the disk is full); no verdict on the candidate.
     files: of `trials/<number>/`, by name, where the worker cannot see the run's folder and the driver must write them.
     """
 
@@ -61,7 +71,7 @@ class Report:
     outcome: Outcome | None = None
     reason: str = ""
     fatal: str = ""
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
 
 
 def order(names: Iterator[str] | list[str]) -> tuple[str, ...]:
@@ -92,8 +102,10 @@ def evaluate(job: Job, number: int, architecture: Architecture) -> Iterator[Repo
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             yield _report(progress, None, fatal=f"{error.filename or job.folder}: {error.strerror}")
-        elif _out_of_memory(error):
+        elif ran_out(error):
             yield _report(progress, "memory", f"out of memory: {_line(error)}")
+        elif isinstance(error, NoImages):
+            yield _report(progress, None, fatal=_line(error))
         elif isinstance(error, RunError | UserError):
             yield _report(progress, "failed", _line(error))
         else:
@@ -116,7 +128,7 @@ def _measure(
     """Run one score; a report after each of its measurements if it takes time. What was trained is kept."""
     proxy: ProxyTraining | None = None
     before = progress.seconds.get(score.name, 0.0)
-    seen = (job.folder / SEEN).is_file()
+    seen = job.shares_files()
     start = time.perf_counter()
     if score.name == "accuracy":
         from lkspace.scores.accuracy import training
@@ -170,15 +182,12 @@ def _objection(name: str, value: float, constraints: tuple[Bound, ...]) -> tuple
         return "failed", f"{name} is {value}"
     for bound in constraints:
         if bound.name == name and not bound.holds(value):
-            return "infeasible", f"{name} {human(value, registry.scores.get(name).unit)} breaks {bound}"
+            unit = registry.scores.get(name).unit
+            shown = human(value, unit)
+            if shown == human(bound.value, unit):  # it is over by less than that shows
+                shown = f"{100 * value:.6g} %" if unit == "%" else f"{value:.6g} {unit}".strip()
+            return "infeasible", f"{name} {shown} breaks {bound}"
     return None
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """torch has an exception for a GPU's memory, a RuntimeError for the CPU's."""
-    return (
-        isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in str(error)
-    )
 
 
 def _keep_traceback(folder: Path) -> None:

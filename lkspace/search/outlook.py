@@ -1,9 +1,8 @@
 """Who goes on at a rung: a training that may still end on the front, going by what others like it came to.
 
-Early in a training its accuracy says little of the end, and what the architecture is says more: in the recorded space
-(benchmarks/record.py) a line through the sizes and choices of others misses the end by two thirds of what one through
-sizes and accuracy after an eighth of the epochs does. So a training is expected to end where a ridge regression on all
-of them puts it, and stops if one that has ended and costs no more is ahead of that by a good part of the error.
+Early in a training its accuracy says little of the end, and what the architecture is says more. So a training is
+expected to end where a ridge regression on all of them puts it, and stops if one that has ended and costs no more is
+ahead of that by a good part of the error.
 """
 
 import numpy as np

@@ -35,7 +35,7 @@ ENUMERATED = 3000  # a space up to this size is looked at whole
 CLIMBS, CLIMBERS = 3, 4  # rounds of looking at the neighbours of the best few
 MARGIN = 0.1  # of the front's extent, by which the corner lies beyond it
 # Part of the uncertainty that counts: few trials repay less exploring than the whole of it asks for (De Ath et al.,
-# "Greed is good", ACM TELO 2021). `benchmarks/search.py` shows what another value does.
+# "Greed is good", ACM TELO 2021).
 CURIOSITY = 0.5
 
 

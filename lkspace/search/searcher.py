@@ -25,6 +25,7 @@ from lkspace.search.stopping import Stopping
 from lkspace.search.trainable import ARCHITECTURE, NUMBER, REPORT
 from lkspace.space.architecture import Architecture
 from lkspace.study import Study
+from lkspace.study.storage import lost
 
 ATTEMPTS = 3  # a worker that dies may be the machine's fault twice, the third time it is the candidate's
 HOPELESS = 8  # failures in a row without one success: the run, not the candidates, is broken
@@ -174,8 +175,8 @@ class StudySearcher(Searcher):
         in_vain = outcome in ("failed", "memory")
         if outcome == "memory":
             outcome = "infeasible"
-        for name, content in report.files.items():
-            write_bytes(self._folder / "trials" / str(number) / name, content)
+        for name in list(report.files):  # given away: Tune keeps the last report of every trial
+            write_bytes(self._folder / "trials" / str(number) / name, report.files.pop(name))
         self._study.finish(number, outcome, reason, report.measurements, report.curve, report.seconds)
         checkpoint.remove(self._folder / "trials" / str(number))
         self._display.ended(number)
@@ -192,10 +193,7 @@ class StudySearcher(Searcher):
         try:
             yield
         except (StorageInternalError, SQLAlchemyError, OSError) as error:
-            why = " ".join(str(error.__cause__ or error).split("\n")[0].split())
-            self.error = RunError(
-                f"{self._folder}: the study cannot be written ({why}); free space, then repeat the call"
-            )
+            self.error = RunError(f"{self._folder}: {lost(error)}")
             raise self.error from error
         except Exception as error:
             self.error = error

@@ -14,7 +14,7 @@ from lkspace.data import load
 from lkspace.errors import UserError
 from lkspace.scores.score import Diverged, Setting
 from lkspace.search.cluster import cores, ray_cluster, scratch_folder, trial_slots
-from lkspace.search.driver import Interrupted
+from lkspace.search.driver import Interrupted, keep_pace
 from lkspace.search.lock import run_lock
 from lkspace.search.progress import bar
 from lkspace.space.architecture import Architecture
@@ -68,11 +68,16 @@ def verify(
                     raise UserError(
                         f"the files of {setting.data} have changed since the run: put them back to verify it"
                     )
+                if address is None:
+                    missing = [(t, replace(s, data_key=images.key)) for t, s in missing]
+            here = address is None and not gpus  # this process measures, on the machine of the run as far as it knows
+            if here and (remark := keep_pace(study, setting.cache)) and console is not None:
+                console.print(remark, highlight=False, markup=False, soft_wrap=True)
             cpus = setting.threads * (concurrency or max(1, cores() // setting.threads))
             with ray_cluster(scratch, address, cpus=cpus, gpus=gpus):
                 slots = trial_slots(setting.threads, gpus)
                 _train(study, missing, min(slots, concurrency or slots), gpus, console)
-                _measure(study, chosen, setting, gpus, address is None and not gpus, console)
+                _measure(study, chosen, setting, gpus, here, console)
         except KeyboardInterrupt:
             raise Interrupted(study) from None
     return study
@@ -133,7 +138,8 @@ def _train(
                 progress(done, len(missing))
             (ended,), _ = ray.wait(list(running), num_returns=1)
             number = running.pop(ended)
-            study.trained_longer(number, result_of(ended, f"trial {number} cannot be trained longer"))
+            failing = f"trial {number} cannot be trained longer (with --concurrency 1 it has the memory for itself)"
+            study.trained_longer(number, result_of(ended, failing))
             done += 1
 
 

@@ -138,7 +138,10 @@ class Architecture:
 
 def short(value: object) -> str:
     """`repr` of a value out of a user's file, on one line and never long."""
-    return " ".join(_SHORT.repr(value).split())
+    try:
+        return " ".join(_SHORT.repr(value).split())
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def _stages(name: str, values: object) -> tuple[Any, ...]:

@@ -65,8 +65,10 @@ class SearchSpace:
             fields.setdefault("name", path.stem)
         space = cls.from_dict(fields, where)
         _check_family(space.family, where)
-        for i, reference in enumerate(space.references):
-            if broken := space.violations(reference.architecture):
+        _check_widths(space, where)
+        judged = space if "classes" in fields else space.at(classes=2)  # the images say how many; no fewer than two
+        for i, reference in enumerate(judged.references):
+            if broken := judged.violations(reference.architecture):
                 raise UserError(
                     f"{where}: reference_points[{i}] {reference.name} breaks the constraint {'; '.join(broken)}"
                 )
@@ -306,6 +308,16 @@ def _check_family(family: str, where: str) -> None:
         registry.families.get(family)
     except UserError as error:
         raise UserError(f"{where}: family: {error}") from None
+
+
+def _check_widths(space: SearchSpace, where: str) -> None:
+    """UserError if a ratio leaves no channel of the narrowest stage."""
+    channels = (v for slot in space.slots if slot.field == "channels" for chosen in slot.values for v in chosen)
+    least = min(int(v) for v in channels if v is not None)
+    for slot in space.slots:
+        ratios = [float(chosen[0]) for chosen in slot.values if not slot.stages and chosen[0] is not None]
+        if ratios and int(least * (ratio := min(ratios))) < 1:
+            raise UserError(f"{where}: {slot.field}: {ratio:g} leaves no channel of {least}; make one of them larger")
 
 
 class _Dumper(yaml.SafeDumper):

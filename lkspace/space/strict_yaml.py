@@ -42,7 +42,8 @@ def parse(text: str, where: str) -> Any:
         raise UserError(f"{where}: not valid YAML: {_line(error)}") from None
     except RecursionError:
         raise UserError(f"{where}: not valid YAML: nested too deeply") from None
-    except (ValueError, OverflowError) as error:  # a date such as 2001-99-99, a number of 5,000 digits
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # A date such as 2001-99-99, a number of 5,000 digits, a tag that does not fit its value.
         raise UserError(f"{where}: a value cannot be read: {_line(error)}") from None
     if _values(value) > MAX_VALUES:
         raise UserError(f"{where}: more than {MAX_VALUES:,} values once its aliases are written out")

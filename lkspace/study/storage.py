@@ -82,6 +82,8 @@ def find(place: str | Path) -> tuple[str | Path, str | None]:
         raise UserError(f"no run at {str(path)!r}: no such folder{_beside(path.parent)}")
     if os.path.isfile(path):
         return path.resolve(), None
+    if not os.access(path, os.X_OK):
+        raise UserError(f"no run at {str(path)!r} that you may read: permission denied")
     if os.path.isfile(path / FILE):
         return (path / FILE).resolve(), None
     if os.path.isfile(path / POINTER):
@@ -112,6 +114,12 @@ def connect(place: str | Path, *, create: bool = False) -> optuna.storages.RDBSt
         return _open("sqlite://", options, create)
     except (SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError, AssertionError) as error:
         raise UserError(f"{str(path)!r} is not a study that can be read ({_root(error)})") from None
+
+
+def lost(error: Exception) -> str:
+    """What to say of an error of the storage while a study is written."""
+    why = " ".join(str(error.__cause__ or error).split("\n")[0].split())
+    return f"the study cannot be written ({why}); free space, then repeat the call"
 
 
 def check_url(text: str) -> None:

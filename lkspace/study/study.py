@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import numpy as np
 import numpy.typing as npt
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from lkspace.errors import UserError
+from lkspace.errors import RunError, UserError
 from lkspace.scores.score import Measurement
 from lkspace.space.architecture import Architecture
 from lkspace.study import attributes, opening, pareto, partial
 from lkspace.study.proposals import Asked, Proposals, distribution
 from lkspace.study.record import Objective, Origin, Outcome, Plan, Trial, violations
-from lkspace.study.storage import now, quiet, split_url
+from lkspace.study.storage import lost, now, quiet, split_url
 from lkspace.study.trust import Longer, Trust, trust
 
 if TYPE_CHECKING:
@@ -175,8 +177,8 @@ class Study:
         """One row per trial: number, id, outcome, front, every score, the architecture's fields, seconds, reason."""
         import pandas as pd
 
+        front = {t.number for t in self.front()}  # before the trials: of a run that goes on, it is complete in there
         trials = self.trials
-        front = {t.number for t in self.front()}
         scores = list(
             dict.fromkeys([o.name for o in self.objectives] + [name for t in trials for name in t.measurements])
         )
@@ -265,25 +267,32 @@ class Study:
         """Keep later measurements of a finished trial beside its own."""
         self._check_writable()
         kept = self._remeasured().get(number, {})
-        self._optuna.set_user_attr(f"{attributes.REMEASURED}{number}", {**kept, **attributes.measured(measurements)})
+        self._note(f"{attributes.REMEASURED}{number}", {**kept, **attributes.measured(measurements)})
 
     def trained_longer(self, number: int, run: Longer) -> None:
         """Keep a longer training of a finished trial, in place of one with the same epochs and seed."""
         self._check_writable()
         kept = [r for r in self.longer().get(number, []) if (r.epochs, r.seed) != (run.epochs, run.seed)]
-        self._optuna.set_user_attr(f"{attributes.LONGER}{number}", [asdict(r) for r in [*kept, run]])
+        self._note(f"{attributes.LONGER}{number}", [asdict(r) for r in [*kept, run]])
 
     def set_budget(self, budget: int) -> None:
         """The number of trials that the run is to have, when it is continued with another."""
         self._check_writable()
-        self._optuna.set_user_attr(attributes.PLAN, replace(self.plan, budget=budget).to_dict())
+        self._note(attributes.PLAN, replace(self.plan, budget=budget).to_dict())
 
     def set_latency_table(self, text: str) -> None:
         """How well the latency table's sums agreed with what was measured, in words."""
         self._check_writable()
-        self._optuna.set_user_attr(attributes.LATENCY_TABLE, text)
+        self._note(attributes.LATENCY_TABLE, text)
 
     # Inside.
+
+    def _note(self, key: str, value: Any) -> None:
+        """RunError if it cannot be kept."""
+        try:
+            self._optuna.set_user_attr(key, value)
+        except (StorageInternalError, SQLAlchemyError) as error:
+            raise RunError(f"{self.folder or self.name}: {lost(error)}") from error
 
     @cached_property
     def _proposals(self) -> Proposals:

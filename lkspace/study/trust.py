@@ -54,7 +54,8 @@ class Trust:
     """What is known.
 
     tau: Kendall's, between proxy and mean of the longer trainings; interval: of 95 %, by bootstrap over candidates;
-    None where there are too few or all are equal. deviation: between seeds, pooled; None with one seed.
+    None where there are too few or all are equal. deviation: between seeds, pooled; None with one seed. diverged:
+    trainings that came to nothing; the rest does not know of them.
     """
 
     epochs: int
@@ -63,15 +64,17 @@ class Trust:
     tau: float | None
     interval: tuple[float, float] | None
     deviation: float | None
+    diverged: int = 0
 
     @property
     def text(self) -> str:
         """In one line."""
         how = f"{len(self.candidates)} candidates trained for {self.epochs} epochs with {self.seeds} seeds"
+        lost = f"; {self.diverged} of the trainings diverged and count for nothing here" if self.diverged else ""
         if self.tau is None:
-            return f"{how}: too few for an order"
+            return f"{how}: too few for an order{lost}"
         between = "" if self.interval is None else f" (95 % interval {self.interval[0]:.2f} to {self.interval[1]:.2f})"
-        return f"{how}: the proxy orders them with Kendall's tau {self.tau:.2f}{between}"
+        return f"{how}: the proxy orders them with Kendall's tau {self.tau:.2f}{between}{lost}"
 
 
 def trust(
@@ -108,7 +111,8 @@ def trust(
     proxies, means = np.array([c.proxy for c in candidates]), np.array([c.mean for c in candidates])
     interval = tau_interval(proxies, means, RESAMPLES) if len(candidates) >= _FEWEST else None
     seeds = max((len(c.accuracies) for c in candidates), default=0)
-    return Trust(longest, seeds, candidates, kendall_tau(proxies, means), interval, deviation)
+    diverged = sum(run.epochs == longest and run.accuracy is None for runs in longer.values() for run in runs)
+    return Trust(longest, seeds, candidates, kendall_tau(proxies, means), interval, deviation, diverged)
 
 
 def _memberships(

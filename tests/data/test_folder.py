@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -64,6 +66,30 @@ def test_centre_is_what_is_kept(tmp_path):
     image.paste(RED, (30, 0, 60, 30))
     image.save(tmp_path / "a.png")
     np.testing.assert_array_equal(decoded(tmp_path / "a.png", 30), np.broadcast_to(np.uint8(RED), (30, 30, 3)))
+
+
+def test_links_are_followed_once_and_hidden_folders_are_not(photos, tmp_path):
+    picture(tmp_path / "more" / "x.jfif", RED).with_suffix(".JPE").write_bytes(
+        (tmp_path / "more" / "x.jfif").read_bytes()
+    )
+    blue = photos / "train" / "blue"
+    (blue / "more").symlink_to(tmp_path / "more")
+    (blue / "again").symlink_to(blue)
+    picture(blue / ".thumbs" / "0.jpg", RED)
+    images = load(f"folder:{photos}", 8, cache=tmp_path / "cache")
+    assert images.train.labels.tolist() == [0] * 5 + [1] * 3
+
+
+def test_damaged_metadata_does_not_damage_the_picture(tmp_path):
+    file = tmp_path / "a.jpg"
+    Image.new("RGB", (32, 32), RED).save(file, exif=b"Exif\0\0" + bytes(40), dpi=(72, 72))
+    np.testing.assert_allclose(decoded(file, 8)[4, 4], RED, atol=6)
+
+
+def test_warnings_are_as_before(photos, tmp_path):
+    before = list(warnings.filters)
+    load(f"folder:{photos}", 8, cache=tmp_path / "cache")
+    assert warnings.filters == before
 
 
 def test_upright_as_exif_says(tmp_path):

@@ -1,6 +1,7 @@
 import errno
 import json
 import math
+import tempfile
 from types import SimpleNamespace
 
 import pytest
@@ -81,6 +82,22 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(RunError, match=r"cannot write reference.npz: No space left on device"):
         export(TINY, "replknet", tmp_path / "net", classes=3, size=16)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_there_is_written_in_not_beside(tmp_path, monkeypatch):
+    """It may be a disk of its own, or its parent one that nobody may write to."""
+    made, places = tempfile.mkdtemp, []
+
+    def noted(prefix, dir):
+        places.append(dir)
+        return made(prefix=prefix, dir=dir)
+
+    monkeypatch.setattr("tempfile.mkdtemp", noted)
+    (tmp_path / "net").mkdir()
+    for name in ("net", "other"):
+        verify(export(TINY, "json", tmp_path / name), "json")
+        assert not list((tmp_path / name).glob(".*"))
+    assert places == [tmp_path / "net", tmp_path]
 
 
 def test_what_does_not_verify_is_not_left_behind(tmp_path, monkeypatch):

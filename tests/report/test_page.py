@@ -167,8 +167,19 @@ def test_the_keyboard_is_enough(view: View, written: Path) -> None:
     view.page.keyboard.press("Enter")
     assert view.lk("selected") == view.numbers()[1]
     view.page.focus("#candidates thead th:nth-child(1) button")
-    view.page.keyboard.press("Enter")
-    assert view.page.get_attribute("#candidates thead th:nth-child(1)", "aria-sort") == "ascending"
+    for order in ("ascending", "descending"):
+        view.page.keyboard.press("Enter")
+        assert view.page.get_attribute("#candidates thead th:nth-child(1)", "aria-sort") == order
+
+
+def test_ticks_say_where_they_are_however_near(view: View, written: Path) -> None:
+    view.open(written)
+    view.page.evaluate("Plotly.relayout('scatter', {'yaxis.range': [0.951, 0.962], 'yaxis.nticks': 8})")
+    ticks = view.page.evaluate("[...document.querySelectorAll('#scatter .ytick text')].map((t) => t.textContent)")
+    assert len(ticks) > 3
+    assert len(set(ticks)) == len(ticks)
+    assert any("." in tick for tick in ticks)
+    assert all(95.1 <= float(tick.removesuffix("%")) <= 96.2 for tick in ticks)
 
 
 def test_sorting_puts_missing_values_last_both_ways(view: View, written: Path, study: Study) -> None:

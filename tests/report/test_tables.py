@@ -94,6 +94,7 @@ def test_json_builds_the_architectures_again(study: Study) -> None:
     assert content["reference_point"] == study.reference_point
     assert content["counts"] == study.counts()
     assert [o["direction"] for o in content["objectives"]] == ["maximize", "minimize", "minimize"]
+    assert content["objectives"][0] == {"name": "accuracy", "unit": "fraction", "direction": "maximize"}
     assert [Architecture.from_dict(t["architecture"]) for t in content["front"]] == [
         t.architecture for t in study.front()
     ]

@@ -177,3 +177,17 @@ def test_profile_refuses_what_it_cannot_do():
         profile(SPACE, {"device": "gpu:x"})
     with pytest.raises(UserError, match="sees no GPU"):
         profile(SPACE, {"device": "cuda"})
+
+
+def test_a_part_that_is_too_large_for_the_memory_is_left_out(setting, monkeypatch):
+    parts, real = distinct_parts(SPACE)[:2], latency_table.timed_part
+
+    def timed_part(part, setting):
+        if part is parts[0]:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 GB")
+        return real(part, setting)
+
+    monkeypatch.setattr(latency_table, "timed_part", timed_part)
+    table = LatencyTable.open(setting)
+    table.fill(parts)
+    assert LatencyTable.open(setting).missing(parts) == parts[:1]

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from lkspace.scores import memory
 from lkspace.scores.memory import device_bytes, training_bytes
 from lkspace.scores.score import Setting
 from lkspace.space.architecture import Architecture
@@ -82,3 +83,24 @@ def test_half_of_the_maps_on_a_gpu() -> None:
 def test_this_machine_has_memory() -> None:
     found = device_bytes("cpu")
     assert found is None or found > 2**28
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "expected"),
+    [
+        ("0::/\n", {"memory.max": "2000"}, 2000),
+        ("0::/job/step\n", {"job/step/memory.max": "max", "job/memory.max": "3000"}, 3000),
+        ("0::/job\n", {"job/memory.max": "4000", "memory.max": "max"}, 4000),
+        ("12:cpu,cpuacct:/a\n7:memory:/a/b\n", {"memory/a/b/memory.limit_in_bytes": "5000", "memory.max": "1"}, 5000),
+        ("7:memory:/docker/host\n", {"memory/memory.limit_in_bytes": "6000"}, 6000),
+        ("nonsense\n", {}, None),
+    ],
+)
+def test_what_control_groups_allow(tmp_path, monkeypatch, groups, limits, expected) -> None:
+    for name, text in {"self": groups, **limits}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "self")
+    monkeypatch.setattr(memory, "_LIMITS", tmp_path)
+    found = device_bytes("cpu")
+    assert found is None or (found == expected if expected else found > 2**28)

@@ -29,6 +29,7 @@ def slow(monkeypatch):
         return timing.judged(seconds, np.full(45, 1e-4), fixed)
 
     monkeypatch.setattr(timing, "repeated", repeated)
+    monkeypatch.setattr(pace, "seconds_now", lambda: 1e-3 * times["slow"])
     return times
 
 
@@ -81,7 +82,7 @@ def test_the_standard_of_an_earlier_latency_is_taken_up_again(setting, slow, tmp
     timed(network, images, setting)  # another run was first
     assert pace.restore(first, tmp_path) == pytest.approx(1.6)
     path.unlink()
-    for change in ({"torch": "1.0"}, {"device": "another"}):
+    for change in ({"torch": "1.0"}, {"device": "another"}, {"implementation": "rebuilt"}, {"cores": 1000}):
         assert pace.restore({**first, **change}, tmp_path) == 1.0
     assert pace.restore({key: v for key, v in first.items() if key != "standard"}, tmp_path) == 1.0
     assert not path.exists()
@@ -97,5 +98,5 @@ def test_yardstick_gives_seconds_and_leaves_generators_alone():
 def test_pace_is_stored_with_a_latency(setting):
     network, images = prepared(ARCHITECTURE, setting)
     details = timed(network, images, dataclasses.replace(setting, latency_threads=1))
-    assert details["pace"] == 1.0
+    assert 0.3 < details["pace"] < 3  # of the look that set the standard
     assert details["interval"][0] <= details["median"] <= details["interval"][1]

@@ -339,3 +339,15 @@ def test_system_without_flock_says_so(monkeypatch):
     monkeypatch.setattr(quiet, "fcntl", None)
     with pytest.raises(RunError, match="no fcntl"), Device("cpu").step():
         pass
+
+
+def test_a_line_of_measurements_is_not_a_device_that_hangs(others):
+    """Each waits for those before it; the limit is for a step that does not end."""
+    others[0].enter("cpu", "exclusive")
+    threading.Timer(0.3, others[0].leave).start()
+    with Device("cpu").exclusive(timeout=0.1, in_line=True) as waited:
+        assert waited > 0.15
+    others[0].enter("cpu", "step")
+    with pytest.raises(RunError, match="still in use"), Device("cpu").exclusive(timeout=0.05, in_line=True):
+        pass
+    others[0].leave()

@@ -47,6 +47,11 @@ def test_a_broken_constraint_ends_it_before_the_next_score(tmp_path, micro, fake
     assert not fake.asked
 
 
+def test_a_bound_that_is_barely_broken_shows_by_how_much(tmp_path, micro, fake):
+    fake.then = [Measurement(5.0003)]
+    assert final(tmp_path, micro, [Bound("fake", "<=", 5.0)]).reason == "fake 5.0003 breaks fake<=5"
+
+
 @pytest.mark.parametrize(
     ("raised", "outcome", "reason"),
     [
@@ -95,8 +100,8 @@ def trained(tmp_path, micro, which=0, **changed):
     """The reports of a real training, one after the other, in a run's folder."""
     setting = dataclasses.replace(TRAINED, cache=tmp_path / "cache", **changed)
     tmp_path.mkdir(exist_ok=True)
-    (tmp_path / SEEN).touch()
-    job = Job(setting, ("params", "flops", "accuracy"), (), tmp_path)
+    (tmp_path / SEEN).write_text("the run")
+    job = Job(setting, ("params", "flops", "accuracy"), (), tmp_path, "the run")
     return evaluate(job, 7, list(micro.enumerate())[which])
 
 
@@ -129,3 +134,25 @@ def test_a_checkpoint_of_something_else_or_nothing_counts_as_none(tmp_path, micr
     changed = {"seed": 1} if other == "setting" else {}
     again = trained(tmp_path, micro, 1 if other == "architecture" else 0, **changed)
     assert len(next(again).curve) == 1
+
+
+def test_other_images_than_those_of_the_run_end_it(tmp_path, micro):
+    (report,) = trained(tmp_path, micro, data_key="of other images")
+    assert report.outcome is None
+    assert "the files of digits:train=64,val=32 have changed since the run began" in report.fatal
+
+
+def test_a_folder_of_another_run_at_the_same_place_is_not_the_drivers(tmp_path, micro):
+    job = Job(SETTING, (), (), tmp_path, "the run")
+    assert not job.shares_files()
+    (tmp_path / SEEN).write_text("another run")
+    assert not job.shares_files()
+    (tmp_path / SEEN).write_text("the run")
+    assert job.shares_files()
+    assert not dataclasses.replace(job, seen="").shares_files()
+
+
+def test_a_host_without_the_images_is_no_fault_of_the_candidate(tmp_path, micro):
+    (report,) = trained(tmp_path, micro, data="folder:/not/there")
+    assert report.outcome is None
+    assert "data folder /not/there: no such folder" in report.fatal

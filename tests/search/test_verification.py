@@ -4,6 +4,7 @@ from rich.console import Console
 from lkspace.errors import UserError
 from lkspace.report import trust_table
 from lkspace.report.tables import front_table
+from lkspace.scores import pace
 from lkspace.search import run, verify
 from lkspace.search.verification import _length
 from lkspace.space.search_space import SearchSpace
@@ -58,3 +59,11 @@ def test_longer_trainings_are_kept_continued_and_told(studied, monkeypatch):
     assert all(Study.open(studied.folder).trial(c.number).remeasured["latency"] for c in found.candidates)
     assert "trained for 2 epochs with 2 seeds" in text(front_table(again))
     assert "stays on it" in text(trust_table(again))
+
+
+def test_latency_is_measured_at_the_pace_of_the_run(studied, monkeypatch, tmp_path):
+    """Whatever became of the cache in which the standard is kept."""
+    monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path / "another"))
+    verify(studied.folder, top=1, epochs="2x", seeds=1, concurrency=2)
+    standard = studied.trials[0].measurements["latency"]["standard"]
+    assert pace.known_standard(pace.standard_file(1)) == pytest.approx(standard / 1e3)

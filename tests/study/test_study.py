@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 
 from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound
@@ -23,6 +24,7 @@ from lkspace.scores.score import Measurement
 from lkspace.space.architecture import Architecture
 from lkspace.study import Study, storage
 from lkspace.study.record import FORMAT, Objective, Plan
+from lkspace.study.trust import Longer
 
 OBJECTIVES = (Objective("accuracy", "%", "maximize"), Objective("latency", "ms", "minimize"))
 CHOICES: dict[str, list[Any]] = {
@@ -641,6 +643,13 @@ def test_a_run_on_a_read_only_disk(study: Study) -> None:
         study.folder.chmod(0o755)
 
 
+def test_a_run_that_may_not_be_entered_is_not_called_empty(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = os.access  # replaced, because root may enter everything
+    monkeypatch.setattr(os, "access", lambda path, mode: allowed(path, mode) and Path(path) != study.folder)
+    with pytest.raises(UserError, match="permission denied"):
+        Study.open(str(study.folder))
+
+
 def test_a_trial_that_another_tool_queued_is_not_ours(study: Study) -> None:
     theirs = optuna.load_study(study_name="first", storage=f"sqlite:///{study.folder}/study.db")
     theirs.enqueue_trial({"blocks_1": 1})
@@ -675,3 +684,19 @@ def test_optuna_is_quiet_in_here_and_as_it_was_outside(tmp_path: Path, capfd: py
     Study.open(tmp_path / "run").table()
     assert capfd.readouterr().err == ""
     assert logging.getLogger("optuna").level == level
+
+
+@pytest.mark.parametrize("write", ["remeasured", "trained_longer", "set_budget", "set_latency_table"])
+def test_a_disk_that_is_full_is_no_bug(study: Study, monkeypatch: pytest.MonkeyPatch, write: str) -> None:
+    add(study, "failed")
+    full = StorageInternalError("an error of the storage")
+    full.__cause__ = sqlite3.OperationalError("database or disk is full")
+    monkeypatch.setattr(study._optuna, "set_user_attr", lambda *_: (_ for _ in ()).throw(full))
+    calls: dict[str, Callable[[], None]] = {
+        "remeasured": lambda: study.remeasured(0, {}),
+        "trained_longer": lambda: study.trained_longer(0, Longer(20, 0, 0.5, 1.0)),
+        "set_budget": lambda: study.set_budget(9),
+        "set_latency_table": lambda: study.set_latency_table("text"),
+    }
+    with pytest.raises(RunError, match=r"first: the study cannot be written \(database or disk is full\)"):
+        calls[write]()

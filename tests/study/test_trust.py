@@ -62,4 +62,4 @@ def test_only_the_longest_trainings_count_and_a_diverged_one_does_not():
     found = trust(OBJECTIVES, trials, {0}, {0: [*runs(0.5, epochs=10), *runs(0.7, None)], 1: runs(None)})
     (only,) = found.candidates
     assert (only.accuracies, only.latency, only.latency_now, found.tau) == ((0.7,), 2.0, 2.2, None)
-    assert "too few for an order" in found.text
+    assert "too few for an order; 2 of the trainings diverged" in found.text
