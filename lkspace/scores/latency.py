@@ -81,7 +81,7 @@ def timed(network: nn.Module, images: Tensor, setting: Setting) -> dict[str, Any
     with only_threads(setting.latency_threads), torch.inference_mode(), on(images.device):
         layout, once = _fastest_layout(network, images)
         sentinel, yardstick = (timing.sentinel_on_cpu(), pace.yardstick_on_cpu()) if on_cpu else (None, None)
-        if on_cpu:
+        if on_cpu and setting.standard is None:
             pace.settle(setting.latency_threads, setting.cache)
         result = timing.repeated(once, sentinel, yardstick=yardstick)
     return {
@@ -152,22 +152,24 @@ def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
 
 
 def _standard(result: timing.Timing, setting: Setting) -> float | None:
-    """Seconds of the yardstick at the machine's standard pace; None if it did not run."""
+    """Milliseconds of the yardstick at the pace that is reported; None if it did not run."""
     if not len(result.yardstick):
         return None
-    return pace.standard(float(np.median(result.yardstick)), setting.latency_threads, setting.cache)
+    if setting.standard is not None:
+        return setting.standard
+    return 1e3 * pace.standard(float(np.median(result.yardstick)), setting.latency_threads, setting.cache)
 
 
 def _statistics(result: timing.Timing, standard: float | None) -> dict[str, Any]:
-    """In ms; where there is a yardstick, at the pace at which it takes `standard` seconds."""
-    unit = 1e3 if standard is None else 1e3 * standard
-    pace_now = 1.0 if standard is None else float(np.median(result.yardstick)) / standard
+    """In ms; where there is a yardstick, at the pace at which it takes `standard` ms."""
+    unit = 1e3 if standard is None else standard
+    pace_now = 1.0 if standard is None else 1e3 * float(np.median(result.yardstick)) / standard
     low, high = result.interval
     p5, p95 = np.percentile(result.values, [5, 95])
     return {
         "median": unit * result.median,
         "interval": [unit * low, unit * high],
-        **({} if standard is None else {"pace": pace_now, "standard": 1e3 * standard}),
+        **({} if standard is None else {"pace": pace_now, "standard": standard}),
         "repeats": len(result.values),
         "undisturbed": result.undisturbed,
         "passes": len(result.seconds),

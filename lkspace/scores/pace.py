@@ -85,18 +85,6 @@ def standard(seconds: float, threads: int, cache: Path | None) -> float:
     return seconds
 
 
-def restore(latency: Mapping[str, Any], cache: Path | None) -> float:
-    """Take the standard of an earlier latency, given with its details, if none is left of that time.
-
-    Returns the standard that holds over that one: other than 1 if another was set since, so that later latencies are
-    as many times longer; 1 too if the machine or a version is not that of then, and nothing can be said.
-    """
-    if elsewhere(latency) or "standard" not in latency:
-        return 1.0
-    seconds = float(latency["standard"]) / 1e3
-    return standard(seconds, latency["threads"], cache) / seconds
-
-
 def elsewhere(latency: Mapping[str, Any]) -> str:
     """What differs here from where a latency, given with its details, was measured on a CPU; "" if nothing does."""
     now = {

@@ -18,7 +18,9 @@ class Setting:
     data: a `--data` spec such as "digits" or "folder:PATH"; size: image side in pixels; classes: how many.
     seed: decides initial weights, order of batches and augmentation. device: "cpu" or "cuda[:n]". threads: of one
     training. epochs, batch, rate: of the proxy training. latency_*: what is timed. cache: where decoded data lie.
-    data_key: `ImageSet.key` of the images that all are to be trained on; "" where nobody has looked.
+    data_key: `ImageSet.key` of the images that all are to be trained on; "" where nobody has looked. standard:
+    milliseconds that the yardstick takes at the pace that latencies are reported at, see `pace.py`; None for the
+    machine's own.
     """
 
     data: str
@@ -35,6 +37,7 @@ class Setting:
     latency_threads: int = 1
     cache: Path | None = None
     data_key: str = ""
+    standard: float | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import io
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ class Checkpoint:
 
     def __init__(self, trial: Path, architecture: Architecture, setting: Setting) -> None:
         self.path = trial / NAME
-        self._owner = json.dumps(jsonable({"architecture": architecture.to_dict(), **asdict(setting)}), default=str)
+        of_all = asdict(replace(setting, standard=None))  # the first driver of a run may not have known it
+        self._owner = json.dumps(jsonable({"architecture": architecture.to_dict(), **of_all}), default=str)
 
     def write(self, progress: Progress) -> None:
         """Replace the file at once; OSError if that cannot be."""

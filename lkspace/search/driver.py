@@ -35,7 +35,6 @@ from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
 from lkspace.study.storage import FILE, POINTER, check_url, masked, split_url
 
-_PACE_NOTICED = 0.01  # what a search may be off by before it says so
 _WORTH_A_ROUND = 50  # trials: timing all parts of the default space once takes about half as long as one
 
 
@@ -122,6 +121,7 @@ class _Search:
     address: str | None
     console: Console | None
     study: Study | None = field(default=None, init=False)
+    _standard: float | None = field(default=None, init=False)  # as in `Setting`
 
     def run(self, scratch: Path, data_key: str) -> Study:
         self.study = self._existing()
@@ -129,7 +129,8 @@ class _Search:
             self.request.check_continues(self.study.plan, self.folder, data_key)
             if self._nothing_to_do(self.study):
                 return self.study
-            if self._here and (remark := keep_pace(self.study, self.request.setting.cache)):
+            self._standard, remark = standard_of(self.study)
+            if self._here and remark:
                 self._say(remark)
         setting = self.request.setting
         done = f"; {len(self.study.trials)} are there" if self.study is not None else ""
@@ -184,7 +185,7 @@ class _Search:
             request.constraints,
             self._candidates(),
             setting,
-            lambda name, architecture: self._measure(name, architecture).value,
+            self._measure_first,
         )
         found = {**environment(setting.device), "seed": request.seed, "command": masked(request.command)}
         plan = request.plan(self._name, corner, {**found, "data_key": data_key})
@@ -232,7 +233,7 @@ class _Search:
             room=self._room(slots),
         )
         # On a cluster each host may have files of its own, with times of their own.
-        setting = replace(request.setting, data_key="" if self.address else data_key)
+        setting = replace(request.setting, data_key="" if self.address else data_key, standard=self._standard)
         job = Job(setting, request.scores, request.constraints, self.folder, _text(self.folder / SEEN))
         with display.shown():
             run_trials(searcher, job, slots, request.setting.threads, self.gpus, scratch)
@@ -295,7 +296,14 @@ class _Search:
         """A score's value while no trial runs."""
         from lkspace.search.tune import measure
 
-        return measure(name, architecture, self.request.setting, self.gpus, here=self._here)
+        setting = replace(self.request.setting, standard=self._standard)
+        return measure(name, architecture, setting, self.gpus, here=self._here)
+
+    def _measure_first(self, name: str, architecture: Architecture) -> float:
+        """The same before any trial; the pace that a latency is reported at is that of all that follow."""
+        found = self._measure(name, architecture)
+        self._standard = found.details.get("standard", self._standard)
+        return found.value
 
     @property
     def _here(self) -> bool:
@@ -307,23 +315,17 @@ class _Search:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def keep_pace(study: Study, cache: Path | None) -> str:
-    """Have this machine report latencies at the pace of the run's first ones, whatever became of the cache.
+def standard_of(study: Study) -> tuple[float | None, str]:
+    """The pace that a run's latencies are reported at, as `Setting.standard`, and what to say if they do not compare.
 
-    Returns what there is to say if it cannot, else "".
+    So that a run that goes on, or is verified, keeps it whatever became of the machine's own.
     """
-    first = next((t.measurements["latency"] for t in study.trials if "latency" in t.measurements), None)
-    if first is None:
-        return ""
-    if other := pace.elsewhere(first):
-        return f"latencies from now on do not compare with those of the trials that are there, measured with {other}"
-    times = pace.restore(first, cache)
-    if abs(times - 1) <= _PACE_NOTICED:
-        return ""
-    return (
-        "the standard pace of this machine was set anew since the run began: latencies from now on are"
-        f" {times:.3g} times those of the trials that are there"
-    )
+    first = next((t.measurements["latency"] for t in study.trials if "latency" in t.measurements), {})
+    if not first.get("standard"):
+        return None, ""
+    other = pace.elsewhere(first)
+    remark = f"latencies from now on do not compare with those of the trials that are there, measured with {other}"
+    return float(first["standard"]), remark if other else ""
 
 
 def _text(path: Path) -> str:

@@ -146,7 +146,15 @@ def _objectives(names: Sequence[str]) -> tuple[Objective, ...]:
 
 def _setting(space: SearchSpace, data: str, seed: int, device: str, overrides: Mapping[str, Any]) -> Setting:
     setting = Setting(data=data, size=space.image_size, classes=space.classes, seed=seed, device=device)
-    free = {f.name for f in dataclasses.fields(Setting)} - {"data", "size", "classes", "seed", "device", "data_key"}
+    free = {f.name for f in dataclasses.fields(Setting)} - {
+        "data",
+        "size",
+        "classes",
+        "seed",
+        "device",
+        "data_key",
+        "standard",
+    }
     if unknown := sorted(set(overrides) - free):
         raise UserError(f"unknown setting {unknown[0]!r}; known: {', '.join(sorted(free))}")
     for name in ("threads", "epochs", "batch", "latency_batch", "latency_threads"):
@@ -157,8 +165,9 @@ def _setting(space: SearchSpace, data: str, seed: int, device: str, overrides: M
 
 
 def _plain(setting: Setting) -> dict[str, Any]:
-    """As a plan keeps it; where decoded data lie is no part of what a run is, and what they are stands elsewhere."""
-    return {name: value for name, value in dataclasses.asdict(setting).items() if name not in ("cache", "data_key")}
+    """As a plan keeps it: not where decoded data lie, nor what is found out and stands elsewhere."""
+    left_out = ("cache", "data_key", "standard")
+    return {name: value for name, value in dataclasses.asdict(setting).items() if name not in left_out}
 
 
 def _differs(folder: Path, name: str, then: Any, now: Any) -> UserError:

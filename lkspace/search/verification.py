@@ -13,10 +13,11 @@ from rich.console import Console
 from lkspace.data import load
 from lkspace.errors import UserError
 from lkspace.scores.score import Diverged, Setting
-from lkspace.search.cluster import cores, ray_cluster, scratch_folder, trial_slots
-from lkspace.search.driver import Interrupted, keep_pace
+from lkspace.search.cluster import cores, gpu_slots, ray_cluster, scratch_folder, trial_slots
+from lkspace.search.driver import Interrupted, standard_of
 from lkspace.search.lock import run_lock
 from lkspace.search.progress import bar
+from lkspace.search.room import Room
 from lkspace.space.architecture import Architecture
 from lkspace.study import Study
 from lkspace.study.record import Trial
@@ -71,13 +72,19 @@ def verify(
                 if address is None:
                     missing = [(t, replace(s, data_key=images.key)) for t, s in missing]
             here = address is None and not gpus  # this process measures, on the machine of the run as far as it knows
-            if here and (remark := keep_pace(study, setting.cache)) and console is not None:
+            standard, remark = standard_of(study)
+            if here and remark and console is not None:
                 console.print(remark, highlight=False, markup=False, soft_wrap=True)
+            if missing and console is not None:
+                console.print(f"{len(missing)} trainings of {longer.epochs} epochs", highlight=False)
             cpus = setting.threads * (concurrency or max(1, cores() // setting.threads))
             with ray_cluster(scratch, address, cpus=cpus, gpus=gpus):
                 slots = trial_slots(setting.threads, gpus)
-                _train(study, missing, min(slots, concurrency or slots), gpus, console)
-                _measure(study, chosen, setting, gpus, here, console)
+                slots = min(slots, concurrency or slots)
+                beside = min(slots, max(1, gpu_slots(1, gpus))) if gpus else slots
+                room = Room.of(setting, beside) if address is None else None
+                _train(study, missing, slots, gpus, room, console)
+                _measure(study, chosen, replace(setting, standard=standard), gpus, here, console)
         except KeyboardInterrupt:
             raise Interrupted(study) from None
     return study
@@ -119,18 +126,27 @@ def _chosen(study: Study, top: int) -> list[Trial]:
 
 
 def _train(
-    study: Study, missing: Sequence[tuple[Trial, Setting]], slots: int, gpus: float, console: Console | None
+    study: Study,
+    missing: Sequence[tuple[Trial, Setting]],
+    slots: int,
+    gpus: float,
+    room: Room | None,
+    console: Console | None,
 ) -> None:
-    """The trainings that are not there yet, so many at a time."""
+    """The trainings that are not there yet, so many at a time; as in a search, what needs all memory is alone."""
     import ray
 
     from lkspace.search.tune import result_of
 
-    waiting, done = list(missing), 0
+    waiting, done, alone = list(missing), 0, False
     running: dict[ray.ObjectRef[Longer], int] = {}
     with bar(console, "training longer") as progress:
         while waiting or running:
             while waiting and len(running) < slots:
+                shares = room is None or room.shares(waiting[0][0].architecture)
+                if running and (alone or not shares):
+                    break
+                alone = not shares
                 trial, setting = waiting.pop(0)
                 worker = ray.remote(_longer).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=2)
                 running[worker.remote(trial.architecture.to_json(), setting)] = trial.number

@@ -157,6 +157,12 @@ def test_of_few_runs_of_the_yardstick_every_pass_counts():
     assert timed.ratios == pytest.approx(np.full(timing.LEAST, 1e4))
 
 
+def test_a_slow_pass_does_not_hang_on_one_run_of_the_yardstick():
+    machine, runs = Machine(steady, once=0.4), iter(range(10_000))
+    timed = repeated(machine.once, machine.sentinel, yardstick=lambda: machine._pass(3e-3 if next(runs) % 3 else 9e-3))
+    assert timed.ratios == pytest.approx(np.full(len(timed.ratios), 0.4 / 3e-3))
+
+
 def test_every_pass_counts_without_a_sentinel():
     machine = Machine(steady)
     timed = repeated(machine.once, None)

@@ -131,6 +131,15 @@ def test_the_table_of_parts_is_compared_with_what_was_measured(whole):
     assert "5 networks measured whole" in whole.latency_table
 
 
+def test_a_run_that_goes_on_keeps_its_pace(tmp_path, monkeypatch):
+    call = {**CALL, "objectives": ("latency", "params"), "sampler": "random", "folder": tmp_path / "run"}
+    run(SearchSpace.load("replknet-micro"), budget=1, **call)
+    monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path / "another"))
+    trials = run(SearchSpace.load("replknet-micro"), budget=2, **call).trials
+    assert [t.outcome for t in trials] == ["complete"] * 2
+    assert len({t.measurements["latency"]["standard"] for t in trials}) == 1
+
+
 def test_the_same_call_again_changes_nothing_and_needs_no_ray(whole, monkeypatch):
     import ray
 

@@ -5,10 +5,13 @@ from lkspace.errors import UserError
 from lkspace.report import trust_table
 from lkspace.report.tables import front_table
 from lkspace.scores import pace
-from lkspace.search import run, verify
+from lkspace.scores.score import Setting
+from lkspace.search import run, verification, verify
+from lkspace.search.room import Room
 from lkspace.search.verification import _length
 from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
+from lkspace.study.trust import Longer
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +65,38 @@ def test_longer_trainings_are_kept_continued_and_told(studied, monkeypatch):
 
 
 def test_latency_is_measured_at_the_pace_of_the_run(studied, monkeypatch, tmp_path):
-    """Whatever became of the cache in which the standard is kept."""
+    """Whatever became of the machine's own, and of the cache that it is kept in."""
     monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path / "another"))
-    verify(studied.folder, top=1, epochs="2x", seeds=1, concurrency=2)
-    standard = studied.trials[0].measurements["latency"]["standard"]
-    assert pace.known_standard(pace.standard_file(1)) == pytest.approx(standard / 1e3)
+    monkeypatch.setattr(pace, "seconds_now", lambda: 1.0)
+    again = verify(studied.folder, top=1, epochs="2x", seeds=1, concurrency=2)
+    (standard,) = {t.measurements["latency"]["standard"] for t in studied.trials}
+    found = {t.remeasured["latency"]["standard"] for t in again.trials if "latency" in t.remeasured}
+    assert found == {standard}
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_what_needs_the_memory_for_itself_has_it(studied, monkeypatch, shares):
+    started, most = [], []
+
+    class Remote:
+        def options(self, **_):
+            return self
+
+        def remote(self, architecture, setting):
+            started.append(architecture)
+            most.append(len(started))
+            return len(most)
+
+    def wait(running, num_returns):
+        started.pop()
+        return running[:1], running[1:]
+
+    monkeypatch.setattr("ray.remote", lambda _: Remote())
+    monkeypatch.setattr("ray.wait", wait)
+    monkeypatch.setattr("lkspace.search.tune.result_of", lambda *_: Longer(9, len(most), 0.5, 1.0))
+    monkeypatch.setattr(Study, "trained_longer", lambda *_: None)
+    monkeypatch.setattr(Room, "shares", lambda *_: shares)
+    setting = Setting(**studied.plan.setting)
+    verification._train(studied, [(t, setting) for t in studied.trials], 3, 0, Room.of(setting, 3), None)
+    assert len(most) == 5
+    assert max(most) == (3 if shares else 1)
