@@ -48,10 +48,12 @@ def test_lengths():
     assert (_length("5x", 4), _length("30", 4)) == (20, 30)
 
 
-def test_longer_trainings_are_kept_continued_and_told(studied, monkeypatch):
+def test_longer_trainings_are_kept_continued_and_told(studied, monkeypatch, tmp_path):
     first = verify(studied.folder, top=1, epochs="2x", seeds=1, concurrency=2)
     counts = {n: len(runs) for n, runs in first.longer().items()}
     assert sum(counts.values()) == 2
+    monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path / "cleared"))
+    monkeypatch.setattr(pace, "seconds_now", lambda: 1.0)  # by which the machine's own pace would be another
     again = verify(studied.folder, top=2, epochs="2", seeds=2, concurrency=2)
     found = again.trust()
     assert len(found.candidates) >= 3
@@ -60,18 +62,10 @@ def test_longer_trainings_are_kept_continued_and_told(studied, monkeypatch):
     kept = {(n, r.seed): r for n, runs in again.longer().items() for r in runs}
     assert all(kept[n, r.seed] == r for n, runs in first.longer().items() for r in runs)
     assert all(Study.open(studied.folder).trial(c.number).remeasured["latency"] for c in found.candidates)
+    (standard,) = {t.measurements["latency"]["standard"] for t in again.trials}
+    assert {t.remeasured["latency"]["standard"] for t in again.trials if "latency" in t.remeasured} == {standard}
     assert "trained for 2 epochs with 2 seeds" in text(front_table(again))
     assert "stays on it" in text(trust_table(again))
-
-
-def test_latency_is_measured_at_the_pace_of_the_run(studied, monkeypatch, tmp_path):
-    """Whatever became of the machine's own, and of the cache that it is kept in."""
-    monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path / "another"))
-    monkeypatch.setattr(pace, "seconds_now", lambda: 1.0)
-    again = verify(studied.folder, top=1, epochs="2x", seeds=1, concurrency=2)
-    (standard,) = {t.measurements["latency"]["standard"] for t in studied.trials}
-    found = {t.remeasured["latency"]["standard"] for t in again.trials if "latency" in t.remeasured}
-    assert found == {standard}
 
 
 @pytest.mark.parametrize("shares", [True, False])
