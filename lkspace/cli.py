@@ -307,8 +307,10 @@ def _study(run: str) -> "Study":
 
 def _place(run: str) -> str:
     """A folder or URL as given; a bare name is looked for under runs/ as well."""
+    from lkspace.study.storage import FILE, POINTER
+
     named = Path("runs") / run
-    is_run = os.path.isfile(run) or any(os.path.isfile(os.path.join(run, file)) for file in ("study.db", "study.url"))
+    is_run = os.path.isfile(run) or any(os.path.isfile(os.path.join(run, file)) for file in (FILE, POINTER))
     return str(named) if not is_run and os.path.isdir(named) else run
 
 

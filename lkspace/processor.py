@@ -1,4 +1,4 @@
-"""What the processor is called. Imports nothing of the package: every floor may ask."""
+"""What the processor is called and how much of it is ours. Imports nothing of the package: every floor may ask."""
 
 import contextlib
 import platform
@@ -19,3 +19,10 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine() or "CPU"
+
+
+def cores() -> int:
+    """Cores this process may use: affinity and the container's quota count, not what the machine has."""
+    import joblib  # type: ignore[import-untyped]  # takes a while, and few ask
+
+    return int(joblib.cpu_count())

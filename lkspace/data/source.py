@@ -8,6 +8,8 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from lkspace.processor import cores
+
 SplitName = Literal["train", "val"]
 SPLITS: tuple[SplitName, SplitName] = ("train", "val")
 Pixels = npt.NDArray[np.uint8]
@@ -55,10 +57,8 @@ def in_order(work: Callable[[T], R], items: Iterable[T], size: int) -> Iterator[
     size: bytes that one of them takes at the most; fewer are under way where all together would exceed a gigabyte.
     Threads, because Pillow and numpy let go of the interpreter while they decode, resize and draw.
     """
-    from joblib import cpu_count  # type: ignore[import-untyped]  # knows a container's share of the cores
-
     most = max(1, MEMORY // size)
-    workers = min(cpu_count(), most)
+    workers = min(cores(), most)
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[R]] = deque()
         try:

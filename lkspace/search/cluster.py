@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import joblib  # type: ignore[import-untyped]
-
 from lkspace.errors import RunError, UserError
 from lkspace.search.lock import SCRATCH_PREFIX
 
@@ -36,11 +34,6 @@ _QUIET = {
 _LONGEST_SCRATCH = 40  # a socket's path may have 107 bytes, and Ray appends up to 65
 _RANDOM_PART = 8  # characters that mkdtemp adds
 _OBJECT_STORE = 128 * 2**20  # bytes: only reports pass through it, Ray's default is a third of the memory
-
-
-def cores() -> int:
-    """Cores this process may use: affinity and the container's quota count, not what the machine has."""
-    return int(joblib.cpu_count())
 
 
 @contextlib.contextmanager

@@ -13,16 +13,17 @@ from rich.console import Console
 from lkspace import registry
 from lkspace.data import load
 from lkspace.errors import RunError, UserError
+from lkspace.processor import cores
 from lkspace.quantity import Bound
 from lkspace.scores import pace
 from lkspace.scores.agreement import Agreement, agreement
 from lkspace.scores.latency_table import ROUNDS, LatencyTable, distinct_parts
 from lkspace.scores.score import Measurement
 from lkspace.search.candidates import REMEMBERED, Candidates, Estimate, cheap_scores
-from lkspace.search.cluster import cores, gpu_slots, ray_cluster, scratch_folder, trial_slots
+from lkspace.search.cluster import ray_cluster, scratch_folder, trial_slots
 from lkspace.search.environment import environment
 from lkspace.search.evaluate import SEEN, Job
-from lkspace.search.files import made, write_json, write_text
+from lkspace.search.files import made, text_of, write_json, write_text
 from lkspace.search.lock import run_lock
 from lkspace.search.progress import Display, bar, counted
 from lkspace.search.propose import Proposer
@@ -234,7 +235,7 @@ class _Search:
         )
         # On a cluster each host may have files of its own, with times of their own.
         setting = replace(request.setting, data_key="" if self.address else data_key, standard=self._standard)
-        job = Job(setting, request.scores, request.constraints, self.folder, _text(self.folder / SEEN))
+        job = Job(setting, request.scores, request.constraints, self.folder, text_of(self.folder / SEEN))
         with display.shown():
             run_trials(searcher, job, slots, request.setting.threads, self.gpus, scratch)
         display.final()
@@ -252,8 +253,7 @@ class _Search:
         """Memory that trainings share; None where there are none, or on machines of a cluster, which nobody asked."""
         if "accuracy" not in self.request.scores or self.address is not None:
             return None
-        beside = min(slots, max(1, gpu_slots(1, self.gpus))) if self.gpus else slots
-        return Room.of(self.request.setting, beside)
+        return Room.of(self.request.setting, slots, self.gpus)
 
     def _latency_table(self) -> LatencyTable | None:
         """What the sampler knows of latency before it is measured; None if it has no use for it."""
@@ -326,14 +326,6 @@ def standard_of(study: Study) -> tuple[float | None, str]:
     other = pace.elsewhere(first)
     remark = f"latencies from now on do not compare with those of the trials that are there, measured with {other}"
     return float(first["standard"]), remark if other else ""
-
-
-def _text(path: Path) -> str:
-    """What a file says, "" if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def _agreement(table: LatencyTable, study: Study) -> Agreement | None:

@@ -20,7 +20,7 @@ from lkspace.quantity import Bound, human
 from lkspace.scores.memory import ran_out
 from lkspace.scores.score import Diverged, Measurement, NoImages, Score, Setting
 from lkspace.search.checkpoint import Checkpoint, Progress
-from lkspace.search.files import write_bytes
+from lkspace.search.files import text_of, write_bytes
 from lkspace.space.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -50,10 +50,7 @@ class Job:
 
     def shares_files(self) -> bool:
         """Whether this process sees the folder of the driver."""
-        try:
-            return self.seen != "" and (self.folder / SEEN).read_text(encoding="utf-8") == self.seen
-        except (OSError, UnicodeDecodeError):
-            return False
+        return self.seen != "" and text_of(self.folder / SEEN) == self.seen
 
 
 @dataclass(frozen=True)

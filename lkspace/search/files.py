@@ -19,6 +19,14 @@ def made(folder: Path) -> Path:
     return folder
 
 
+def text_of(path: Path) -> str:
+    """What a file says, "" if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def write_text(path: Path, text: str) -> None:
     """RunError in one line if the disk is full or the folder not writable."""
     try:

@@ -19,6 +19,8 @@ from lkspace.search.stopping import KINDS
 from lkspace.space.search_space import SearchSpace
 from lkspace.study.record import Objective, Plan
 
+_FOUND_OUT = ("data_key", "standard")  # fields of a setting that the driver fills in
+
 
 @dataclass(frozen=True)
 class Request:
@@ -146,15 +148,7 @@ def _objectives(names: Sequence[str]) -> tuple[Objective, ...]:
 
 def _setting(space: SearchSpace, data: str, seed: int, device: str, overrides: Mapping[str, Any]) -> Setting:
     setting = Setting(data=data, size=space.image_size, classes=space.classes, seed=seed, device=device)
-    free = {f.name for f in dataclasses.fields(Setting)} - {
-        "data",
-        "size",
-        "classes",
-        "seed",
-        "device",
-        "data_key",
-        "standard",
-    }
+    free = {f.name for f in dataclasses.fields(Setting)} - {"data", "size", "classes", "seed", "device", *_FOUND_OUT}
     if unknown := sorted(set(overrides) - free):
         raise UserError(f"unknown setting {unknown[0]!r}; known: {', '.join(sorted(free))}")
     for name in ("threads", "epochs", "batch", "latency_batch", "latency_threads"):
@@ -166,8 +160,7 @@ def _setting(space: SearchSpace, data: str, seed: int, device: str, overrides: M
 
 def _plain(setting: Setting) -> dict[str, Any]:
     """As a plan keeps it: not where decoded data lie, nor what is found out and stands elsewhere."""
-    left_out = ("cache", "data_key", "standard")
-    return {name: value for name, value in dataclasses.asdict(setting).items() if name not in left_out}
+    return {n: value for n, value in dataclasses.asdict(setting).items() if n not in ("cache", *_FOUND_OUT)}
 
 
 def _differs(folder: Path, name: str, then: Any, now: Any) -> UserError:

@@ -6,6 +6,7 @@ from typing import Self
 from lkspace.quantity import human
 from lkspace.scores.memory import device_bytes, training_bytes
 from lkspace.scores.score import Setting
+from lkspace.search.cluster import gpu_slots
 from lkspace.space.architecture import Architecture
 
 
@@ -21,9 +22,11 @@ class Room:
     beside: int
 
     @classmethod
-    def of(cls, setting: Setting, beside: int) -> Self | None:
-        """Of the setting's device; None if nobody knows its memory."""
+    def of(cls, setting: Setting, slots: int, gpus: float = 0.0) -> Self | None:
+        """Of the setting's device, where so many trainings run at a time, each on so many GPUs; None if nobody knows
+        its memory."""
         size = device_bytes(setting.device)
+        beside = min(slots, max(1, gpu_slots(1, gpus))) if gpus else slots
         return None if size is None else cls(setting, size, beside)
 
     def objection(self, architecture: Architecture) -> str | None:

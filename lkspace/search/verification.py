@@ -12,8 +12,9 @@ from rich.console import Console
 
 from lkspace.data import load
 from lkspace.errors import UserError
+from lkspace.processor import cores
 from lkspace.scores.score import Diverged, Setting
-from lkspace.search.cluster import cores, gpu_slots, ray_cluster, scratch_folder, trial_slots
+from lkspace.search.cluster import ray_cluster, scratch_folder, trial_slots
 from lkspace.search.driver import Interrupted, standard_of
 from lkspace.search.lock import run_lock
 from lkspace.search.progress import bar
@@ -81,8 +82,7 @@ def verify(
             with ray_cluster(scratch, address, cpus=cpus, gpus=gpus):
                 slots = trial_slots(setting.threads, gpus)
                 slots = min(slots, concurrency or slots)
-                beside = min(slots, max(1, gpu_slots(1, gpus))) if gpus else slots
-                room = Room.of(setting, beside) if address is None else None
+                room = Room.of(setting, slots, gpus) if address is None else None
                 _train(study, missing, slots, gpus, room, console)
                 _measure(study, chosen, replace(setting, standard=standard), gpus, here, console)
         except KeyboardInterrupt:

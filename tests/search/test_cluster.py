@@ -4,6 +4,7 @@ import tempfile
 import pytest
 
 from lkspace.errors import RunError, UserError
+from lkspace.processor import cores
 from lkspace.search import cluster
 
 
@@ -18,7 +19,7 @@ def test_the_scratch_path_is_short_wherever_temporary_files_lie_and_goes(tmp_pat
 
 
 def test_cores_are_those_this_process_may_use():
-    assert 1 <= cluster.cores() <= len(os.sched_getaffinity(0))
+    assert 1 <= cores() <= len(os.sched_getaffinity(0))
 
 
 def test_a_client_address_is_refused_with_the_mend(tmp_path):
