@@ -95,11 +95,13 @@ def settings(space: SearchSpace, size: int | None = None, device: str = "cpu") -
 def conditions(short: Setting, found: list[Architecture]) -> dict[str, Any]:
     """What must be the same for two results to stand in one table."""
     setting = dataclasses.asdict(short)
+    canvases = digits.Digits.parse(short.data.partition(":")[2])
     kept = {key: setting[key] for key in ("data", "size", "classes", "epochs", "batch", "rate")}
     kept |= {} if short.device == "cpu" else {"device": short.device}
     return {
         **kept,
-        "canvases": digits.Digits.parse(short.data.partition(":")[2]).fingerprint(),
+        "canvases": canvases.fingerprint(),
+        "images an epoch": canvases.epoch_images,
         "recipe": dataclasses.asdict(Recipe()),
         "architectures": {a.id: a.to_dict() for a in found},
     }

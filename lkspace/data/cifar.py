@@ -47,6 +47,7 @@ class Cifar:
     class_names: tuple[str, ...]
     flip: bool = True
     shift: bool = True
+    epoch_images: int | None = None
     native_size: int = SIDE
     fixed_size: bool = False
 

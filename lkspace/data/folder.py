@@ -30,6 +30,7 @@ class Folder:
     files: dict[SplitName, list[tuple[Path, int]]]
     flip: bool = True
     shift: bool = True
+    epoch_images: int | None = None
     native_size: int | None = None
     fixed_size: bool = False
 

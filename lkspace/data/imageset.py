@@ -24,6 +24,7 @@ class ImageSet:
     name: the spec it came from; key: hash of content and options, the name of its cache folder.
     flip: whether a mirrored image keeps its label (photographs do, digits do not).
     shift: whether a training should move images about (not the digits, which lie at any place, up to the edge).
+    epoch_images: training images of an epoch, the next epoch takes the next ones; None: all of them.
     """
 
     name: str
@@ -34,3 +35,4 @@ class ImageSet:
     val: Split
     flip: bool
     shift: bool = True
+    epoch_images: int | None = None

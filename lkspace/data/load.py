@@ -40,7 +40,8 @@ def load(
 ) -> ImageSet:
     """Images and labels of a data spec: decoded on the first call, memory-mapped from the cache on every later one.
 
-    spec: digits[:size=64,range=40-60,train=2000,val=2000,seed=0], folder:PATH, cifar10:PATH, cifar100:PATH, npz:PATH.
+    spec: digits[:size=64,range=40-60,train=8000,epoch=2000,val=2000,seed=0], folder:PATH, cifar10:PATH, cifar100:PATH,
+        npz:PATH.
     size: side in pixels that images are cropped to a square and resized to; None: the source's own.
     cache: folder in place of `cache_folder()`.
     progress: called with (images done, images in all) while decoding, not at all if the cache has them.
@@ -52,7 +53,17 @@ def load(
     key = hashlib.sha256(content.encode()).hexdigest()[:20]
     folder = (Path(cache) if cache is not None else cache_folder()) / "data" / key
     splits = stored(folder, source, size, progress)
-    return ImageSet(spec, key, size, source.class_names, splits["train"], splits["val"], source.flip, source.shift)
+    return ImageSet(
+        spec,
+        key,
+        size,
+        source.class_names,
+        splits["train"],
+        splits["val"],
+        source.flip,
+        source.shift,
+        source.epoch_images,
+    )
 
 
 def _source(spec: str) -> Source:

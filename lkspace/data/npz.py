@@ -35,6 +35,7 @@ class Npz:
     native_size: int
     flip: bool = False
     shift: bool = True
+    epoch_images: int | None = None
     fixed_size: bool = False
 
     @classmethod

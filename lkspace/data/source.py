@@ -23,6 +23,7 @@ class Source(Protocol):
     """One kind of `--data`; made from what follows the colon of the spec, which it has checked.
 
     flip, shift: whether a mirrored image keeps its label, and whether moving images about makes sense.
+    epoch_images: training images of an epoch; None: all.
     native_size: side in pixels that the images have or were asked for; None where any side will do.
     fixed_size: whether that is a choice of the user's that nothing may override.
     """
@@ -33,6 +34,8 @@ class Source(Protocol):
     def flip(self) -> bool: ...  # noqa: D102
     @property
     def shift(self) -> bool: ...  # noqa: D102
+    @property
+    def epoch_images(self) -> int | None: ...  # noqa: D102
     @property
     def native_size(self) -> int | None: ...  # noqa: D102
     @property

@@ -86,7 +86,14 @@ class ProxyTraining:
         self.learnt: nn.Module = copy.deepcopy(self.network)
         self._averages, self._newest = _followed(self.learnt), _followed(self.network)
         self.train = Batches(
-            images.train, setting.batch, setting.seed, self.device, augment=True, flip=images.flip, shift=images.shift
+            images.train,
+            setting.batch,
+            setting.seed,
+            self.device,
+            augment=True,
+            flip=images.flip,
+            shift=images.shift,
+            count=images.epoch_images,
         )
         self.val = Batches(images.val, self.recipe.evaluation_batch, setting.seed, self.device, augment=False)
         self.steps = setting.epochs * len(self.train)

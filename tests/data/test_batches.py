@@ -71,3 +71,26 @@ def copy(image, dy, dx, mirrored):
 def test_training_leaves_a_small_rest_out_unless_it_is_all():
     assert [len(y) for _, y in Batches(split(10), 4, 0, "cpu", augment=True).epoch(1)] == [4, 4]
     assert [len(y) for _, y in Batches(split(3), 4, 0, "cpu", augment=True).epoch(1)] == [3]
+
+
+def test_epochs_of_fewer_images_see_all_before_one_again():
+    """Epochs of 6 of 10 images, one at a time: each pass over the ten is in an order that no other pass has."""
+    batches = Batches(split(10), 1, 0, "cpu", augment=True, shift=False, count=6)
+    epochs = {number: [y.item() for _, y in batches.epoch(number)] for number in (3, 1, 2, 5, 4)}
+    assert all(len(labels) == len(batches) == 6 for labels in epochs.values())
+    passes = np.concatenate([epochs[number] for number in range(1, 6)]).reshape(3, 10)
+    assert (np.sort(passes) == np.arange(10)).all()
+    assert len({tuple(labels) for labels in passes.tolist()}) == 3
+
+
+def test_epochs_of_all_images_are_passes():
+    part = split(10)
+    given, left = (
+        [y.item() for _, y in Batches(part, 1, 0, "cpu", augment=True, shift=False, count=count).epoch(2)]
+        for count in (10, None)
+    )
+    assert given == left
+
+
+def test_evaluation_is_of_all_images_whatever_an_epoch_has():
+    assert len(Batches(split(10), 5, 0, "cpu", augment=False, count=6)) == 2

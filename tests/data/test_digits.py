@@ -35,6 +35,12 @@ def test_image_set_is_as_described(tmp_path):
     assert images.val.labels.dtype == np.int64
 
 
+def test_an_epoch_is_a_quarter_of_the_canvases_or_all_of_few(tmp_path):
+    assert Digits.parse("").epoch_images == 2000 == Digits.parse("").train // 4
+    assert Digits.parse("train=400").epoch_images == 400
+    assert load("digits:train=60,epoch=20,val=10", 16, cache=tmp_path).epoch_images == 20
+
+
 def test_canvas_shows_the_handwriting_of_its_label_and_split():
     """With digits of 8 px on a canvas of 8 px nothing is resized: the ground left out, correlation names the image."""
     digits = load_digits()
@@ -97,6 +103,7 @@ def test_labels_are_balanced():
         ("digits:range=60-28", "first side is larger"),
         ("digits:size=32,range=28-60", "from 1 to 32"),
         ("digits:train=0", "train is '0'"),
+        ("digits:train=50,epoch=51", "epoch is '51', expected a whole number from 10 to 50"),
         ("digits:seed=-1", "seed is '-1'"),
         ("digits:val=-5", "val is '-5'"),
         ("digits:train=²", "train is '²'"),
