@@ -24,22 +24,6 @@ LANES = (4, 8, 16)  # channels in a group, by instruction set
 _NAME = "lkspace_native.dll" if sys.platform == "win32" else "lkspace_native.so"
 
 
-class View(ctypes.Structure):
-    """`View` of interface.h: address, strides of n, c, h, w in elements."""
-
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("data", "n", "c", "h", "w"))
-
-
-class Call(ctypes.Structure):
-    """`Call` of interface.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("isa", "type", "threads", "n", "c", "h", "w", "kh", "kw")),
-        *((name, ctypes.c_int64) for name in ("flip", "scheme", "activation")),
-        *((name, View) for name in ("image", "map", "kernel", "bias", "image_gradient", "kernel_gradient")),
-    )
-
-
 @cache
 def load() -> ctypes.CDLL | str:
     """The library, or why there is none."""
@@ -59,7 +43,7 @@ def load() -> ctypes.CDLL | str:
             continue
         for function in map(library.__getattr__, FUNCTIONS):
             function.restype = ctypes.c_int64
-            function.argtypes = (ctypes.POINTER(Call),)
+            function.argtypes = (ctypes.c_char_p,)  # the bytes of a Call
         library.lkspace_transform_points.restype = ctypes.c_int64
         library.lkspace_transform_points.argtypes = (ctypes.c_int64,)
         library.lkspace_transform_cost.restype = ctypes.c_double
