@@ -110,12 +110,13 @@ def measured(
     work = batch * channels * schemes.inside(size, shape.kh) * schemes.inside(size, shape.kw) / 1e9
     for row in rows:
         operation = row["direction"].replace("forward", "convolution").replace("input gradient", "convolution")
-        small = kernel <= schemes.SMALL or "+" in operation
-        row["chosen"] = "direct" if small else schemes.cheaper(operation, shape, library.selected())
+        if "+" not in operation:
+            small = kernel <= schemes.SMALL
+            row["chosen"] = "direct" if small else schemes.cheaper(operation, shape, library.selected())
         row |= {"R": size, "K": kernel, "batch": batch, "channels": channels}
         row["times"] = min(row["torch"], row["torch CL"]) / max(row["ours"], row["ours CL"])
         row["direct_peak"] = work * MULTIPLY_ADDS[row["direction"]] / row["direct CL"] / peak_gmacs
-        mark = "" if "+" in operation else row["chosen"]
+        mark = row.get("chosen", "")
         print(
             f"{size:3} {kernel:3} {row['direction']:20}"
             + "".join(f"{1e3 * row[name]:12.3f}{'*' if mark and name.startswith(mark) else ' '}" for name in NAMES)
@@ -126,11 +127,13 @@ def measured(
 
 
 def prepared(batch: int, channels: int, size: int, kernel: int) -> dict[str, dict[str, Callable[[], Any]]]:
-    """direction -> name -> call, on the same values in both layouts; gradients are tuples."""
+    """direction -> name -> call, on the same values in both layouts; gradients are tuples. Both as registered with
+    torch, so that what its dispatcher takes counts on both sides."""
     import torch
 
-    from lkspace.kernels import native_backend as ours
+    from lkspace.kernels import depthwise_conv2d
 
+    ours_backward = torch.ops.lkspace.depthwise_conv2d_backward
     torch.manual_seed(0)
     weight = torch.randn(channels, 1, kernel, kernel)
     calls: dict[str, dict[str, Callable[[], Any]]] = {direction: {} for direction in ("forward", *BACKWARD)}
@@ -139,14 +142,14 @@ def prepared(batch: int, channels: int, size: int, kernel: int) -> dict[str, dic
     for layout, suffix in ((torch.contiguous_format, ""), (torch.channels_last, " CL")):
         x, grad = image.contiguous(memory_format=layout), upstream.contiguous(memory_format=layout)
         calls["forward"]["torch" + suffix] = lambda x=x: torch.conv2d(x, weight, None, 1, same, 1, channels)
-        calls["forward"]["ours" + suffix] = lambda x=x: ours.forward(x, weight, None)
+        calls["forward"]["ours" + suffix] = lambda x=x: depthwise_conv2d(x, weight)
         for direction, wanted in BACKWARD.items():
             calls[direction]["torch" + suffix] = lambda x=x, grad=grad, wanted=wanted: (
                 torch.ops.aten.convolution_backward(
                     grad, x, weight, [0], stride, same, stride, False, [0, 0], channels, wanted
                 )
             )
-            calls[direction]["ours" + suffix] = lambda x=x, grad=grad, wanted=wanted: ours.backward(
+            calls[direction]["ours" + suffix] = lambda x=x, grad=grad, wanted=wanted: ours_backward(
                 grad, x, weight, wanted
             )
     for named in calls.values():

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import random
 import shlex
 import statistics
 import sys
@@ -34,17 +35,20 @@ def medians(
 ) -> dict[str, float]:
     """Median seconds of each call, all called in turn again and again, so that a disturbance meets every one.
 
-    At least `least` rounds after one that is thrown away, then until `seconds` are spent on all. `clock` may be
-    time.thread_time, which stands still while others use the processor: for calls that start no threads.
+    Each round in an order of its own, so that none always follows the same one, which may have left its tensors in the
+    processor's cache. At least `least` rounds after one that is thrown away, then until `seconds` are spent on all.
+    `clock` may be time.thread_time, which stands still while others use the processor: for calls that start no threads.
     """
     for call in calls.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
+    rng = random.Random(0)
     begin = time.perf_counter()
     for repeat in range(most):
         if repeat >= least and time.perf_counter() - begin > seconds:
             break
-        for name, call in calls.items():
+        for name in rng.sample(list(calls), len(calls)):
+            call = calls[name]
             start = clock()
             call()
             times[name].append(clock() - start)

@@ -21,8 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lkspace.processor import cores
 from lkspace.search import run
-from lkspace.search.cluster import cores
 from lkspace.search.environment import environment
 from lkspace.search.evaluate import Job, evaluate, order
 from lkspace.space.search_space import SearchSpace

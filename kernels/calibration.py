@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lkspace.folders import cache_folder
+from lkspace.folders import operator_file
 from lkspace.kernels import library, native_calls
 from lkspace.kernels.schemes import SMALL, VARIABLE, Shape, cheaper, forced_scheme, work
 from lkspace.processor import processor_name
@@ -94,7 +94,7 @@ def scheme_summary() -> str:
 def file_of(isa: int) -> Path:
     """Where the coefficients of an instruction set are kept on this machine."""
     name = hashlib.sha256(json.dumps(_key(isa)).encode()).hexdigest()[:16]
-    return cache_folder() / "kernels" / f"cpu-{library.ISAS[isa]}-{name}.json"
+    return operator_file(f"cpu-{library.ISAS[isa]}-{name}.json")
 
 
 def _key(isa: int) -> list[str]:

@@ -111,6 +111,7 @@ def _before_activation(activation: str, grad: Tensor, y: Tensor) -> Tensor:
 def _remember_backward(ctx: Any, inputs: tuple[Any, ...], output: Gradients) -> None:
     ctx.save_for_backward(*inputs[:3])
     ctx.wanted = inputs[3]
+    ctx.set_materialize_grads(False)  # a gradient that nobody used is None, not zeros to convolve with
 
 
 def _differentiate_backward(

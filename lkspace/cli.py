@@ -92,32 +92,37 @@ def search(
         )
     console = Console(stderr=True)
     folder = run if run is not None else Path("runs") / Path(space).stem
-    study = searching.run(
-        SearchSpace.load(space),
-        budget=budget,
-        objectives=names,
-        constraints=constraint or [],
-        data=data,
-        overrides=_given(
-            epochs=epochs,
-            batch=batch,
-            rate=rate,
-            latency_batch=latency_batch,
-            latency_dtype=latency_dtype,
-            latency_threads=latency_threads,
-            threads=cpus_per_trial,
-        ),
-        sampler=sampler,
-        early_stopping=early_stopping,
-        seed=seed,
-        folder=folder,
-        storage=storage,
-        concurrency=concurrency,
-        gpus_per_trial=gpus_per_trial,
-        address=address,
-        command=shlex.join(["lkspace", *sys.argv[1:]]),
-        console=console,
-    )
+    try:
+        study = searching.run(
+            SearchSpace.load(space),
+            budget=budget,
+            objectives=names,
+            constraints=constraint or [],
+            data=data,
+            overrides=_given(
+                epochs=epochs,
+                batch=batch,
+                rate=rate,
+                latency_batch=latency_batch,
+                latency_dtype=latency_dtype,
+                latency_threads=latency_threads,
+                threads=cpus_per_trial,
+            ),
+            sampler=sampler,
+            early_stopping=early_stopping,
+            seed=seed,
+            folder=folder,
+            storage=storage,
+            concurrency=concurrency,
+            gpus_per_trial=gpus_per_trial,
+            address=address,
+            command=shlex.join(["lkspace", *sys.argv[1:]]),
+            console=console,
+        )
+    except searching.Interrupted as interrupted:
+        if interrupted.study is not None:
+            write_page(interrupted.study, folder / "front.html")
+        raise
     page = write_page(study, folder / "front.html")
     if verify:
         study = searching.verify(

@@ -141,13 +141,17 @@ def _operator() -> Iterator[Line]:
             "operator",
             f"{name}: large depthwise convolutions are slow; native is missing: {reasons['native']}",
             "warn",
-            "install a C++ compiler (gcc or clang), then lkspace again: python -m pip install --force-reinstall"
-            " --no-deps lkspace (or . in a checkout)",
+            "install a C++ compiler (gcc or clang), then lkspace again, in its checkout:"
+            " python -m pip install --force-reinstall --no-deps .",
         )
     else:
         yield Line("operator", name)
     if schemes:
         yield Line("operator's schemes", schemes)
+    if torch.cuda.is_available():
+        missing = reasons["gpu"]
+        hint = "large depthwise convolutions are slow on the GPU" if missing else ""
+        yield Line("operator on a GPU", f"torch: {missing}" if missing else "gpu", "warn" if missing else "ok", hint)
 
 
 def _variables() -> Iterator[Line]:

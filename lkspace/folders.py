@@ -17,3 +17,14 @@ def cache_folder() -> Path:
     except RuntimeError:
         where = f"LKSPACE_CACHE={own}" if own else "the cache folder"
         raise UserError(f"{where}: there is no such home; set LKSPACE_CACHE to a full path") from None
+
+
+def operator_file(name: str) -> Path:
+    """A file of what the operator found out about this machine.
+
+    In a home that nobody knows it is one that can be neither read nor written: each process finds out for itself.
+    """
+    try:
+        return cache_folder() / "kernels" / name
+    except UserError:
+        return Path(os.devnull, name)

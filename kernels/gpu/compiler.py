@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lkspace.folders import cache_folder
+from lkspace.folders import operator_file
 from lkspace.replacing import replacing
 
 FLAGS = ("--std=c++17",)
@@ -73,7 +73,7 @@ def binary(source: Path, options: Sequence[str], device: torch.device | int) -> 
         return known
     text, version = source.read_text(), nvrtc.nvrtcVersion()[1:]
     name = hashlib.sha256(repr((text, flags, version)).encode()).hexdigest()[:24]
-    path = cache_folder() / "kernels" / f"{name}.cubin"
+    path = operator_file(f"{name}.cubin")
     if (found := _read(path)) is None:
         found = compile_source(text, flags)
         with contextlib.suppress(OSError), replacing(path) as new:

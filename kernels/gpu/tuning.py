@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import triton
 
-from lkspace.folders import cache_folder
+from lkspace.folders import operator_file
 from lkspace.kernels.gpu import compiler
 from lkspace.kernels.gpu.choice import Choice
 from lkspace.kernels.gpu.graphs import captured
@@ -97,14 +97,18 @@ def compiled(offered: list[Choice], prepare: Callable[[Choice], None]) -> None:
 
 
 def measured(offered: list[Choice], call: Callable[[Choice], Call]) -> dict[Choice, float]:
-    """Seconds of every choice that can run here; those that cannot are left out, torch's own convolution never is."""
+    """Seconds of every choice that can run here; those that cannot are left out.
+
+    torch's own convolution only if it is out of memory, which its copy to another layout may need, and another ran.
+    """
     times: dict[Choice, float] = {}
     best = float("inf")
     for choice in offered:  # the best guess first: it bounds what is worth more than one call, torch's often is not
         try:
             times[choice] = seconds(call(choice), HOPELESS * best)
         except Exception as error:
-            if choice.path == "torch" or not _cannot_run(error):
+            spared = choice.path != "torch" or (times and isinstance(error, torch.OutOfMemoryError))
+            if not spared or not _cannot_run(error):
                 raise
             continue
         best = min(best, times[choice])
@@ -188,4 +192,4 @@ def _key(device: str, problem: Problem) -> dict[str, object]:
 
 def _path(device: str, problem: Problem) -> Path:
     key = json.dumps(_key(device, problem), sort_keys=True)
-    return cache_folder() / "kernels" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    return operator_file(f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json")

@@ -32,6 +32,7 @@
 
   const counted = (t) => t.outcome === "complete" && t.feasible;
   const stopped = (t) => t.outcome === "stopped";
+  const broken = (t) => t.outcome === "failed" || t.outcome === "diverged";
   const placed = (t, x, y) => x.of(t) !== null && y.of(t) !== null;
 
   /* The trials that no other one dominates in two objectives, from the best to the worst across; ties together. */
@@ -111,7 +112,7 @@
 
   function drawFront() {
     const x = axes[state.x], y = axes[state.y];
-    const shown = trials.filter((t) => placed(t, x, y) && (counted(t) || !t.feasible || stopped(t)));
+    const shown = trials.filter((t) => placed(t, x, y) && t.outcome !== "running");
     const feasible = shown.filter(counted);
     const pair = single ? feasible.filter((t) => t.front) : frontOf(feasible, x, y);
     const onPair = new Set(pair);
@@ -122,7 +123,8 @@
       symbol: "diamond", size: 12, color: colour("front"), line: { width: 1.5, color: colour("panel") },
     });
     const traces = [
-      points(shown.filter((t) => !t.feasible && !stopped(t)), x, y, { symbol: "x-thin", size: 8, line: { width: 1.6, color: colour("infeasible") } }),
+      points(shown.filter((t) => !t.feasible && !stopped(t) && !broken(t)), x, y, { symbol: "x-thin", size: 8, line: { width: 1.6, color: colour("infeasible") } }),
+      points(shown.filter(broken), x, y, { symbol: "asterisk-open", size: 8, line: { width: 1.4, color: colour("infeasible") } }),
       points(shown.filter(stopped), x, y, { symbol: "triangle-down-open", size: 7, color: colour("quiet"), line: { width: 1.2 } }),
       points(dominated, x, y, { symbol: "circle-open", size: 8, color: colour("dominated"), line: { width: 1.4 } }),
       ...staircase(pair, feasible, x, y),
@@ -164,7 +166,7 @@
     const parts = [`${plural(pair.length, "candidate")} on the front of ${x.name} and ${y.name}.`];
     if (single) parts[0] = `${plural(pair.length, "candidate")} with the best ${y.name}.`;
     if (others.length) parts.push(`${plural(others.length, "more")} on the front of all objectives.`.replace("mores", "more"));
-    if (hidden) parts.push(`${plural(hidden, "trial")} without both values (failed, stopped, running or infeasible) not drawn; see the table.`);
+    if (hidden) parts.push(`${plural(hidden, "trial")} without both values, or still running, not drawn; see the table.`);
     $("front-caption").textContent = parts.join(" ");
   }
 
@@ -212,6 +214,7 @@
       ...(data.objectives.length > 2 ? [[draw("path", { d: diamond, fill: "var(--front-soft)", stroke: "var(--front)" }), "on the front by another objective"]] : []),
       [draw("circle", { cx: 8, cy: 8, r: 5, fill: "none", stroke: "var(--dominated)", "stroke-width": 1.6 }), "dominated"],
       [draw("path", { d: "M3 3 13 13M13 3 3 13", stroke: "var(--infeasible)", "stroke-width": 1.8 }), "breaks a constraint"],
+      [draw("path", { d: "M8 2.5V13.5M3.2 5.2 12.8 10.8M12.8 5.2 3.2 10.8", stroke: "var(--infeasible)", "stroke-width": 1.6 }), "failed or diverged"],
       [draw("path", { d: "M3 4H13L8 13Z", fill: "none", stroke: "var(--quiet)", "stroke-width": 1.4 }), "stopped early, accuracy as far as it came"],
       [draw("circle", { cx: 8, cy: 8, r: 6, fill: "none", stroke: "var(--selected)", "stroke-width": 3 }), "selected"],
     ];

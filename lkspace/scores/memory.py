@@ -27,6 +27,14 @@ _LARGEST = (2**30, 32 * 2**20)  # bytes of a block that comes from the heap; gli
 _BYTES = 4  # of a number in float32
 _STATES = 5  # numbers a weight needs: itself, its gradient, AdamW's two moments, its moving average
 _HALVED = 0.5  # a GPU computes in bfloat16 what the CPU keeps in float32
+# What torch and NVIDIA's libraries say, as RuntimeErrors, of allocations that torch's own exception is not for.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+)
 _GROUPS, _LIMITS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
@@ -68,10 +76,15 @@ def _allowances() -> Iterator[int]:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether memory was what an error was about; torch has an exception for a GPU's, a RuntimeError for the CPU's."""
-    return (
-        isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in str(error)
-    )
+    """Whether memory was what an error was about; torch has an exception for its own allocations on a GPU only."""
+    told = any(words in str(error) for words in _NO_MEMORY)
+    return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or told
+
+
+def give_back(device: str) -> None:
+    """Let other processes have the memory of a GPU that this one keeps for tensors to come."""
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
 
 
 def keep_freed_memory() -> bool:

@@ -13,6 +13,7 @@ from rich.console import Console
 from lkspace import registry
 from lkspace.data import load
 from lkspace.errors import RunError, UserError
+from lkspace.kernels import native_reason
 from lkspace.processor import cores
 from lkspace.quantity import Bound
 from lkspace.scores import pace
@@ -137,6 +138,8 @@ class _Search:
         done = f"; {len(self.study.trials)} are there" if self.study is not None else ""
         scores = ", ".join(o.name for o in self.request.objectives)
         self._say(f"{self.request.budget} trials of {self.request.space.name} for {scores} in {self.folder}{done}")
+        if setting.device == "cpu" and (missing := native_reason()):
+            self._say(f"large kernels are slow here: {missing}; lkspace doctor says how to mend it")
         with ray_cluster(scratch, self.address, cpus=self._local_cpus(), gpus=self.gpus):
             slots = trial_slots(setting.threads, self.gpus)
             slots = min(slots, self.concurrency or slots)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lkspace import registry
 from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound, human
-from lkspace.scores.memory import ran_out
+from lkspace.scores.memory import give_back, ran_out
 from lkspace.scores.score import Diverged, Measurement, NoImages, Score, Setting
 from lkspace.search.checkpoint import Checkpoint, Progress
 from lkspace.search.files import text_of, write_bytes
@@ -86,30 +86,36 @@ def evaluate(job: Job, number: int, architecture: Architecture) -> Iterator[Repo
     """
     checkpoint = Checkpoint(job.folder / "trials" / str(number), architecture, job.setting)
     progress = checkpoint.read() or Progress()
+    ended: Report | None = None
     try:
         for name in job.scores:
             if name not in progress.measurements or (name == "accuracy" and progress.training is not None):
                 yield from _measure(job, registry.scores.get(name), architecture, progress, checkpoint)
             reason = _objection(name, progress.measurements[name].value, job.constraints)
             if reason:
-                yield _report(progress, *reason)
-                return
-    except Diverged as error:
-        yield _report(progress, "diverged", _line(error))
+                ended = _report(progress, *reason)
+                break
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            yield _report(progress, None, fatal=f"{error.filename or job.folder}: {error.strerror}")
-        elif ran_out(error):
-            yield _report(progress, "memory", f"out of memory: {_line(error)}")
-        elif isinstance(error, NoImages):
-            yield _report(progress, None, fatal=_line(error))
-        elif isinstance(error, RunError | UserError):
-            yield _report(progress, "failed", _line(error))
-        else:
-            _keep_traceback(job.folder / "trials" / str(number))
-            yield _report(progress, "failed", f"{type(error).__name__}: {_line(error)}")
-    else:
-        yield _report(progress, "complete")
+        ended = _report_of(error, job, number, progress)
+    # Only now, when the error and all that it held are gone: a worker waits after this, beside others that train.
+    if ended is not None and ended.outcome == "memory":
+        give_back(job.setting.device)
+    yield ended or _report(progress, "complete")
+
+
+def _report_of(error: Exception, job: Job, number: int, progress: Progress) -> Report:
+    if isinstance(error, Diverged):
+        return _report(progress, "diverged", _line(error))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return _report(progress, None, fatal=f"{error.filename or job.folder}: {error.strerror}")
+    if ran_out(error):
+        return _report(progress, "memory", f"out of memory: {_line(error)}")
+    if isinstance(error, NoImages):
+        return _report(progress, None, fatal=_line(error))
+    if isinstance(error, RunError | UserError):
+        return _report(progress, "failed", _line(error))
+    _keep_traceback(job.folder / "trials" / str(number))
+    return _report(progress, "failed", f"{type(error).__name__}: {_line(error)}")
 
 
 def _report(progress: Progress, outcome: Outcome | None, reason: str = "", fatal: str = "") -> Report:

@@ -14,7 +14,7 @@ from lkspace.search.parameters import Params
 from lkspace.study.pareto import MISSING, ranks
 
 Floats = npt.NDArray[np.float64]
-ROWS = 1000  # trials that a process is given: 2,000 would take it a second more
+ROWS = 1000  # trials that a process is given, those stopped early among them: 2,000 would take it a second more
 Exact = Callable[[Params], Floats]  # the objectives to be minimised, NaN for those to be learnt
 Features = Callable[[Params], Floats]
 
@@ -44,13 +44,18 @@ class Surrogate:
             values = history.values[:, j]
             self._logarithmic[j] = j in logarithmic and bool((values[np.isfinite(values)] > 0).all())
             finite = np.isfinite(values)
-            have = finite & _chosen(history.values, rng)
-            have = have if have.any() else finite
-            rows, targets, extra = [known[have]], [self._scaled(j, values[have])], [np.zeros(int(have.sum()))]
-            for points, expected, variance in self._partial(history, j):
-                rows.append(_stack(features, points))
-                targets.append(expected)
-                extra.append(np.full(len(points), variance))
+            have, partial = np.flatnonzero(finite), self._partial(history, j)
+            begun = sum(len(points) for points, _, _ in partial)
+            share = min(begun, max(ROWS - len(have), ROWS // 4))
+            have = have[_chosen(history.values[have], rng, ROWS - share)]
+            rows, targets, extra = [known[have]], [self._scaled(j, values[have])], [np.zeros(len(have))]
+            for points, expected, variance in partial:
+                kept = np.arange(len(points))
+                if share < begun:
+                    kept = rng.permutation(kept)[: len(kept) * share // begun]
+                rows.append(_stack(features, [points[i] for i in kept]))
+                targets.append(expected[kept])
+                extra.append(np.full(len(kept), variance))
             self._processes[j] = GaussianProcess(
                 np.vstack(rows), np.concatenate(targets), rng, np.concatenate(extra), unseen
             )
@@ -86,18 +91,18 @@ class Surrogate:
         return found
 
 
-def _chosen(values: Floats, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """All rows, or of many those on the first fronts, up to a half, and others at random."""
+def _chosen(values: Floats, rng: np.random.Generator, most: int) -> npt.NDArray[np.bool_]:
+    """All rows, or of more than `most` those on the first fronts, up to a half, and others at random."""
     n = len(values)
-    if n <= ROWS:
+    if n <= most:
         return np.ones(n, dtype=np.bool_)
     fronts = ranks(values)
     shuffled = rng.permutation(n)
-    best = shuffled[np.argsort(np.where(fronts == MISSING, n, fronts)[shuffled], kind="stable")][: ROWS // 2]
+    best = shuffled[np.argsort(np.where(fronts == MISSING, n, fronts)[shuffled], kind="stable")][: most // 2]
     chosen = np.zeros(n, dtype=np.bool_)
     chosen[best] = True
     rest = shuffled[~chosen[shuffled]]
-    chosen[rest[: ROWS - len(best)]] = True
+    chosen[rest[: most - len(best)]] = True
     return chosen
 
 

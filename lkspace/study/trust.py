@@ -53,7 +53,7 @@ class Verified:
 class Trust:
     """What is known.
 
-    tau: Kendall's, between proxy and mean of the longer trainings; interval: of 95 %, by bootstrap over candidates;
+    tau: Kendall's, between proxy and mean of the longer trainings; interval: of 95 %, see `tau_interval`;
     None where there are too few or all are equal. deviation: between seeds, pooled; None with one seed. diverged:
     trainings that came to nothing; the rest does not know of them.
     """

@@ -208,6 +208,21 @@ class TestTimes:
         assert self.tuning.measured(offered, lambda choice: lambda: times[choice]) == times
         assert self.limits == [float("inf"), 3.0, 3.0]
 
+    def test_torch_may_lack_the_memory_where_another_did_not(self) -> None:
+        from lkspace.kernels.gpu.choice import Choice
+
+        def call(choice: Choice) -> object:
+            def run() -> float:
+                if choice.path == "torch":
+                    raise torch.OutOfMemoryError("its copy does not fit")
+                return 1.0
+
+            return run
+
+        assert list(self.tuning.measured([Choice("dense"), Choice("torch")], call)) == [Choice("dense")]
+        with pytest.raises(torch.OutOfMemoryError):
+            self.tuning.measured([Choice("torch")], call)
+
     def test_a_tile_too_large_for_the_device_is_left_out(self) -> None:
         import triton
 

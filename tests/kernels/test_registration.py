@@ -1,9 +1,12 @@
 """The operator as the rest of torch sees it: autograd, opcheck, compile, export, autocast, FLOP counters."""
 
+from typing import Any, ClassVar
+
 import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lkspace.kernels import OPERATOR, depthwise_conv2d, flop_handle
@@ -44,6 +47,22 @@ def test_gradients_and_their_gradients() -> None:
         assert torch.autograd.gradcheck(lambda *given, a=activation: FORWARD(*given, a), (x, weight, bias))
     assert torch.autograd.gradgradcheck(lambda *given: FORWARD(*given, "gelu"), (x, weight, bias))
     assert torch.autograd.gradgradcheck(lambda w: depthwise_conv2d(x.detach(), w), (weight,))
+
+
+def test_a_second_derivative_costs_only_what_is_asked_for() -> None:
+    class Calls(TorchDispatchMode):
+        names: ClassVar[list[str]] = []
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    x, weight, _ = leaves()
+    into_x, _ = torch.autograd.grad(depthwise_conv2d(x, weight).sum(), (x, weight), create_graph=True)
+    with Calls() as calls:
+        torch.autograd.grad((into_x**2).sum(), weight)
+    ours = [name for name in calls.names if "depthwise" in name]
+    assert ours == ["lkspace.depthwise_conv2d.default", "lkspace.depthwise_conv2d_backward.default"]
 
 
 def test_double_backward_in_every_way() -> None:

@@ -119,6 +119,13 @@ def test_a_broken_file_is_measured_anew(content: str, monkeypatch: pytest.Monkey
     assert coefficients(isa) == right
 
 
+def test_without_a_home_each_process_measures_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LKSPACE_CACHE", "~nobody-here/cache")
+    monkeypatch.setattr(calibration, "measure", lambda isa: invented(2.0, 3.0))
+    assert coefficients(library.selected()) == invented(2.0, 3.0)
+    assert "cannot be written" in calibration.scheme_summary()
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path / "file"))

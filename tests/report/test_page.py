@@ -130,6 +130,15 @@ def test_front_of_any_pair(view: View, written: Path, study: Study) -> None:
         assert up == sorted(up, reverse=True)
 
 
+def test_what_ended_otherwise_is_drawn_where_both_values_are_known(view: View, written: Path, study: Study) -> None:
+    view.open(written)
+    view.choose("x", "latency")
+    view.choose("y", "flops")
+    drawn = view.page.evaluate("document.getElementById('scatter').data.flatMap(t => t.customdata ?? [])")
+    assert sorted(drawn) == [t.number for t in study.trials if t.outcome != "running"]
+    assert "1 trial without both values" in view.text("#front-caption")
+
+
 def test_choosing_the_other_axis_swaps_them(view: View, written: Path) -> None:
     view.open(written)
     before = (view.page.input_value("#x"), view.page.input_value("#y"))

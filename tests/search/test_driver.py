@@ -24,18 +24,6 @@ CALL = {"data": "digits:train=128,val=64", "overrides": {"epochs": 1}, "sampler"
 MARK = "LKSPACE_TEST_MARK"
 PATIENCE = 120.0
 
-DRIVER = """
-import json, sys
-from lkspace.search import Interrupted, run
-from lkspace.space.search_space import SearchSpace
-if __name__ == "__main__":
-    try:
-        run(SearchSpace.load("replknet-micro"), folder=sys.argv[1], **json.loads(sys.argv[2]))
-    except Interrupted as interrupted:
-        print(interrupted.study.counts(), interrupted)
-        sys.exit(130)
-"""
-
 
 def until(happened: Callable[[], object], what: str) -> object:
     """What `happened` gives as soon as it is true; polls, since another process makes it so."""
@@ -70,12 +58,16 @@ class Run:
 
     def __init__(self, folder: Path, budget: int) -> None:
         self.folder = folder
-        self.arguments = json.dumps({**CALL, "budget": budget, "objectives": ["accuracy", "flops"]})
+        options = {"space": "replknet-micro", "data": CALL["data"], "epochs": 1, "objectives": "accuracy,flops"}
+        options |= {"concurrency": CALL["concurrency"], "budget": budget, "run": folder}
+        self.command = [sys.executable, "-m", "lkspace", "search"]
+        self.command += [str(word) for name, value in options.items() for word in (f"--{name}", value)]
 
     def start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", DRIVER, str(self.folder), self.arguments]
         environment = {**os.environ, MARK: self.folder.name}
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            self.command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     def outcomes(self) -> dict[str, int]:
         try:
@@ -197,6 +189,12 @@ def test_a_run_survives_every_kind_of_death(tmp_path):
     budget = 8
     killed = Run(tmp_path / "killed", budget)
     driver = killed.start()
+    until((killed.folder / ".lock").exists, "the start")
+    driver.kill()
+    driver.wait()
+    killed.await_quiet()
+
+    driver = killed.start()
     killed.await_complete(1)
     driver.kill()
     driver.wait()
@@ -213,11 +211,15 @@ def test_a_run_survives_every_kind_of_death(tmp_path):
     printed, _ = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 130, printed
     assert "interrupted; the same command continues" in printed
+    page = killed.folder / "front.html"
+    assert page.exists()
+    page.unlink()
     killed.await_quiet()
 
     driver = killed.start()
     printed, _ = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, printed
+    assert page.exists()
     killed.await_quiet()
     trials = Study.open(killed.folder).trials
     assert [t.number for t in trials] == list(range(budget))

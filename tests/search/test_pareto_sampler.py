@@ -283,7 +283,39 @@ def test_of_many_trials_the_best_and_some_others_are_learnt_from(monkeypatch):
     values = np.random.default_rng(0).uniform(size=(40, 2))
     values[0] = -1.0
     values[1] = np.nan
-    chosen = surrogate._chosen(values, np.random.default_rng(1))
+    chosen = surrogate._chosen(values, np.random.default_rng(1), 12)
     assert chosen.sum() == 12
     assert chosen[0]
     assert np.isfinite(front_volume(search(ParetoSampler(partly((0,), 2), seed=0), 2, 30)))
+
+
+@pytest.mark.parametrize("stopped", [0, 2, 30])
+def test_trials_without_a_value_take_no_place_and_stopped_ones_a_quarter(monkeypatch, stopped):
+    """Of 20 with a value, 20 without and some that were stopped, no more than 16 rows are learnt from, all of use."""
+    from lkspace.search import surrogate
+    from lkspace.search.history import History
+
+    given = []
+
+    class Recorder(surrogate.GaussianProcess):
+        def __init__(self, rows, targets, *others):
+            given.append((rows, targets))
+            super().__init__(rows, targets, *others)
+
+    monkeypatch.setattr(surrogate, "ROWS", 16)
+    monkeypatch.setattr(surrogate, "GaussianProcess", Recorder)
+    rng = np.random.default_rng(0)
+    points = [{"a": x} for x in rng.uniform(size=40 + stopped).tolist()]
+    values = rng.uniform(size=(40, 2))
+    values[20:, 0] = np.nan
+    pair = rng.uniform(size=(20, 2))
+    begun = {0.25: (points[40:], rng.uniform(size=(stopped, 2)))} if stopped else {}
+    history = History(set(), points[:40], values, np.ones(40, bool), [], begun, {0.25: (pair, pair + 0.1)})
+    features = lambda point: np.array([point["a"]])  # noqa: E731
+    exact = lambda point: np.array([np.nan, point["a"]])  # noqa: E731
+    surrogate.Surrogate(history, exact, features, [0], [], rng)
+    (rows, targets), *_ = given
+    assert len(rows) == 16
+    assert np.isfinite(targets).all()
+    late = {point["a"] for point in points[40:]}
+    assert sum(row in late for row in rows[:, 0]) == min(stopped, 4)

@@ -62,6 +62,23 @@ def test_a_continued_run_proposes_what_an_uninterrupted_one_would(new_study, mic
         assert [t.id for t in cut.trials] == [t.id for t in whole.trials]
 
 
+def test_the_same_seed_proposes_the_same_fifty(new_study, micro, fake):
+    """One at a time, with an objective that has to be learnt; that trainings repeat is test_accuracy.py's."""
+    ids = []
+    for name in ("first", "again"):
+        study = new_study(name, objectives=("fake", "flops"))
+        propose = proposer(study, micro, "pareto", budget=50)
+        for _ in range(50):
+            number, architecture = propose.start()
+            costs = micro.costs(architecture)
+            learnt = sum(architecture.kernels) / (1 + architecture.blocks[0]) + costs["params"] / 1e4
+            study.finish(
+                number, "complete", measurements={"fake": Measurement(learnt), "flops": Measurement(costs["flops"])}
+            )
+        ids.append([t.id for t in study.trials])
+    assert ids[0] == ids[1]
+
+
 def test_another_seed_proposes_otherwise(new_study, micro):
     ids = []
     for seed in (0, 1):
