@@ -349,7 +349,7 @@
     const a = t.architecture;
     parts.push(make("p", { className: "caption", textContent: `${a.family}, stem stride ${a.stem_stride}, dw ratio ${a.dw_ratio}, ffn ratio ${a.ffn_ratio}. The drawing: kernel (filled), re-param kernel (dark) and map (outline) to scale.` }));
     const curve = t.curve.filter((v) => v !== null);
-    if (curve.length > 1) parts.push(make("h3", { textContent: `Accuracy over ${curve.length} epochs` }), sparkline(curve));
+    if (curve.length > 1) parts.push(make("h3", { textContent: `Accuracy over ${curve.length} epochs` }), sparkline(curve, t.shown[data.scores.findIndex((s) => s.name === "accuracy")] ?? ""));
     const made = data.scores.filter((_, i) => t.madeOf[i]).map((s) => [s.name, t.madeOf[data.scores.indexOf(s)]]);
     if (made.length) {
       const list = make("dl", {}, ...made.flatMap(([name, text]) => [make("dt", { textContent: name }), make("dd", { textContent: text })]));
@@ -390,14 +390,15 @@
     if (map) parts.push(square(map, { fill: "none", stroke: "var(--text)", "stroke-width": 1 }));
     return draw("svg", { class: "kernel", width: full + 2, height: full + 2, "aria-hidden": "true" }, ...parts);
   }
-  function sparkline(curve) {
+  // end: the last accuracy as the rest of the page writes it; rounded here, a tie would go the other way.
+  function sparkline(curve, end) {
     const top = Math.max(...curve), low = Math.min(...curve, 0);
     const at = curve.map((v, i) => `${4 + (i / (curve.length - 1)) * 250},${60 - ((v - low) / (top - low || 1)) * 50}`);
-    const text = (x, y, anchor, v) => draw("text", { x, y, "text-anchor": anchor, "font-size": 11, fill: "var(--quiet)" }, `${(100 * v).toFixed(1)} %`);
-    return draw("svg", { class: "curve", viewBox: "0 0 310 70", role: "img", "aria-label": `accuracy per epoch, ${(100 * curve[curve.length - 1]).toFixed(1)} % at the end` },
+    const text = (x, y, anchor, words) => draw("text", { x, y, "text-anchor": anchor, "font-size": 11, fill: "var(--quiet)" }, words);
+    return draw("svg", { class: "curve", viewBox: "0 0 310 70", role: "img", "aria-label": `accuracy per epoch, ${end} at the end` },
       draw("line", { x1: 4, x2: 254, y1: 60, y2: 60, stroke: "var(--line)" }),
       draw("polyline", { points: at.join(" "), fill: "none", stroke: "var(--front)", "stroke-width": 2, "stroke-linejoin": "round" }),
-      text(260, Number(at[at.length - 1].split(",")[1]) + 4, "start", curve[curve.length - 1]));
+      text(260, Number(at[at.length - 1].split(",")[1]) + 4, "start", end));
   }
 
   /* What the reader does. */

@@ -157,6 +157,8 @@ def test_scatter_table_and_card_are_one_selection(view: View, written: Path, stu
     card, trial = view.text("#card"), study.trial(number)
     assert f"Trial {number} {trial.id}" in card
     assert f"lkspace export {study.folder} {number} --to replknet" in card
+    row, end = view.page.inner_text("#card tr:has-text('accuracy')"), view.page.text_content("#card svg.curve text")
+    assert row.split() == ["accuracy", *end.split()]
     for kernel in trial.architecture.kernels:
         assert str(kernel) in card
     view.page.click("#card summary")
