@@ -69,7 +69,8 @@ class Trust:
     @property
     def text(self) -> str:
         """In one line."""
-        how = f"{len(self.candidates)} candidates trained for {self.epochs} epochs with {self.seeds} seed{'s' if self.seeds > 1 else ''}"
+        seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
+        how = f"{len(self.candidates)} candidates trained for {self.epochs} epochs with {seeds}"
         lost = f"; {self.diverged} of the trainings diverged and count for nothing here" if self.diverged else ""
         if self.tau is None:
             return f"{how}: too few for an order{lost}"
