@@ -3,7 +3,7 @@
 Trains 12 architectures of replknet-tiny - its reference points, then random ones in which every choice of the space is
 about equally often - with three seeds each (initial weights, order), and once five times as long. Prints
 accuracy, the spread between architectures over the spread between seeds, and Kendall's tau between proxy and long
-training with an interval by bootstrap.
+training with its interval.
 
     python benchmarks/proxy.py --minutes 4      # again and again: goes on where it stopped, prints what there is
     python benchmarks/proxy.py --size 128 --device cuda --workers 4 --out benchmarks/results/proxy_128.json
@@ -95,13 +95,11 @@ def settings(space: SearchSpace, size: int | None = None, device: str = "cpu") -
 def conditions(short: Setting, found: list[Architecture]) -> dict[str, Any]:
     """What must be the same for two results to stand in one table."""
     setting = dataclasses.asdict(short)
-    canvases = digits.Digits.parse(short.data.partition(":")[2])
     kept = {key: setting[key] for key in ("data", "size", "classes", "epochs", "batch", "rate")}
     kept |= {} if short.device == "cpu" else {"device": short.device}
     return {
         **kept,
-        "canvases": canvases.fingerprint(),
-        "images an epoch": canvases.epoch_images,
+        "canvases": digits.Digits.parse(short.data.partition(":")[2]).fingerprint(),
         "recipe": dataclasses.asdict(Recipe()),
         "architectures": {a.id: a.to_dict() for a in found},
     }
@@ -214,7 +212,7 @@ def report(record: dict[str, Any], found: list[Architecture], setting: Setting) 
             f"Kendall's tau between the proxy (mean of seeds) and a training five times as long"
             f" ({len(long)} architectures):"
             f" **{_tau(proxy.mean(1), longer):.2f}**, 95 % interval {low:.2f} to {high:.2f}"
-            f" (bootstrap over architectures); of one seed, as a search sees it, {single:.2f} on average."
+            f"; of one seed, as a search sees it, {single:.2f} on average."
         )
     return "\n".join(lines)
 
