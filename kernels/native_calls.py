@@ -72,7 +72,7 @@ def _call(
     image_gradient: Tensor | None = None,
     kernel_gradient: Tensor | None = None,
 ) -> None:
-    """numbers: flip, scheme, activation. Packed at once: filling a ctypes.Structure was half of a small call's time."""
+    """numbers: flip, scheme, activation. Packed at once, for a ctypes.Structure takes long to fill."""
     packed = _CALL.pack(
         library.selected(),
         TYPES[image.dtype],

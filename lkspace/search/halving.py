@@ -17,7 +17,7 @@ from lkspace.study.pareto import MISSING, ranks
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-KEPT = 2  # one in so many goes on: two rungs leave a quarter, and of 200 trials a tenth are on the front
+KEPT = 2  # one in so many goes on: two rungs leave a quarter, and of 200 trials a sixth are on the front
 FEW = 3  # times `kept`: among fewer peers nobody is stopped, as they tell little of what a cost can buy
 SHARE = 3  # one in so many of those at a rung are a trial's peers, the nearest in cost
 

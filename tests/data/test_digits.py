@@ -38,7 +38,9 @@ def test_image_set_is_as_described(tmp_path):
 def test_an_epoch_is_a_quarter_of_the_canvases_or_all_of_few(tmp_path):
     assert Digits.parse("").epoch_images == 2000 == Digits.parse("").train // 4
     assert Digits.parse("train=400").epoch_images == 400
-    assert load("digits:train=60,epoch=20,val=10", 16, cache=tmp_path).epoch_images == 20
+    some, others = (load(f"digits:train=60,epoch={n},val=10", 16, cache=tmp_path) for n in (20, 30))
+    assert (some.epoch_images, others.epoch_images) == (20, 30)
+    assert some.key != others.key  # by which a run that goes on knows that it trains on the same
 
 
 def test_canvas_shows_the_handwriting_of_its_label_and_split():
