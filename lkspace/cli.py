@@ -182,12 +182,15 @@ def export(
     """Take one network away, in a form that another library loads."""
     from lkspace import export as exporting
 
-    written = (
-        exporting.export_reference(run, to, form=form, folder=out)
-        if trial is None
-        else exporting.export_trial(_study(run), trial, to, form=form, folder=out)
-    )
-    print(written)
+    if trial is None:
+        if "://" in run or _is_run(_place(run)):
+            raise UserError(f"{run} is a run: which candidate of it? As in `lkspace export {run} 17`")
+        print(exporting.export_reference(run, to, form=form, folder=out))
+        return
+    study = _study(run)
+    print(exporting.export_trial(study, trial, to, form=form, folder=out))
+    if exporting.takes_weights(to) and exporting.trial_weights(study, trial) is None:
+        print(f"trial {trial} left no weights: these are random", file=sys.stderr)
 
 
 @app.command()
@@ -312,11 +315,14 @@ def _study(run: str) -> "Study":
 
 def _place(run: str) -> str:
     """A folder or URL as given; a bare name is looked for under runs/ as well."""
+    named = Path("runs") / run
+    return str(named) if not _is_run(run) and os.path.isdir(named) else run
+
+
+def _is_run(place: str) -> bool:
     from lkspace.study.storage import FILE, POINTER
 
-    named = Path("runs") / run
-    is_run = os.path.isfile(run) or any(os.path.isfile(os.path.join(run, file)) for file in (FILE, POINTER))
-    return str(named) if not is_run and os.path.isdir(named) else run
+    return os.path.isfile(place) or any(os.path.isfile(os.path.join(place, file)) for file in (FILE, POINTER))
 
 
 def _version(wanted: bool) -> None:

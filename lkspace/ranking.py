@@ -32,7 +32,7 @@ def tau_interval(a: Floats, b: Floats, resamples: int) -> tuple[float, float] | 
     low, high = map(float, np.percentile(taus, [2.5, 97.5]))
     tau, n = kendall_tau(a, b), len(a)
     if tau is not None and n > 4:
-        most = 1 - 2 / (n * (n - 1))
+        most = 1 - 4 / (n * (n - 1))  # one pair turned
         middle, half = math.atanh(min(max(tau, -most), most)), 1.96 * math.sqrt(0.437 / (n - 4))
         low, high = min(low, math.tanh(middle - half)), max(high, math.tanh(middle + half))
     return low, high

@@ -473,6 +473,12 @@ def _(here: Path) -> list[str]:
     return ["export", "run", "0", "--to", "replknet"]
 
 
+@case("export: a run without a number", "run is a run", "lkspace export run 17")
+def _(here: Path) -> list[str]:
+    study(here)
+    return ["export", "run"]
+
+
 @case("export: over somebody's file", "mine", "is there already")
 def _(here: Path) -> list[str]:
     study(here)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lkspace.nets import Form
     from lkspace.study import Study
 
-__all__ = ["export", "export_reference", "export_trial", "verify"]
+__all__ = ["export", "export_reference", "export_trial", "takes_weights", "trial_weights", "verify"]
 
 
 def export(
@@ -77,9 +77,14 @@ def export_trial(
 ) -> Path:
     """A trial's network with the weights of its proxy training; by default into `export/STUDY-NUMBER`.
 
-    A trial that left no weights (no accuracy was asked for, or it failed) is exported with random ones, and says so.
+    A trial that left no weights (no accuracy was asked for, it was stopped early or failed) is exported with random
+    ones, and says so. UserError if it was trained to its end and its weights are not where the run's folder was.
     """
     trial, setting = study.trial(number), study.plan.setting
+    weights = trial_weights(study, number)
+    if weights is None and trial.outcome == "complete" and "accuracy" in trial.values and takes_weights(target):
+        where = f"in {study.folder / 'trials' / str(number)}" if study.folder else "here, without the run's folder"
+        raise UserError(f"trial {number} was trained, but its weights are not {where}; `--to json` needs none")
     values = {name: value for name, value in trial.values.items() if math.isfinite(value)}  # JSON knows no others
     return export(
         trial.architecture,
@@ -87,7 +92,7 @@ def export_trial(
         folder or Path("export", f"{study.name}-{number}"),
         form=form,
         classes=setting["classes"],
-        weights=trial_weights(study, number),
+        weights=weights,
         weights_from="proxy training",
         size=setting["size"],
         seed=setting["seed"],
@@ -99,6 +104,11 @@ def trial_weights(study: "Study", number: int) -> Path | None:
     """The weights file of a trial's proxy training, in the run's folder; None if there is none."""
     found = sorted((study.folder / "trials" / str(number)).glob("*.safetensors")) if study.folder else []
     return found[0] if found else None
+
+
+def takes_weights(target: str) -> bool:
+    """Whether weights are part of what is written for a target."""
+    return cast("Target", exporters.get(target)).takes_weights
 
 
 def verify(folder: str | Path, target: str = "replknet") -> None:

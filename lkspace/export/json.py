@@ -16,6 +16,7 @@ class Json:
 
     forms: tuple[Form, ...] = ("train", "deploy", "folded")
     files = (FILE,)
+    takes_weights = False
 
     def refusal(self, architecture: Architecture, form: Form) -> str | None:
         """Nothing is refused."""

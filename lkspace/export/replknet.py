@@ -66,6 +66,7 @@ class RepLKNetRelease:
 
     forms: tuple[Form, ...] = ("train", "deploy")
     files = (CONFIG, WEIGHTS, REFERENCE, README)
+    takes_weights = True
 
     def refusal(self, architecture: Architecture, form: Form) -> str | None:
         """Why the authors' class cannot be this network."""

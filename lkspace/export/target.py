@@ -61,11 +61,13 @@ class Package:
 class Target(Protocol):
     """One place to take networks to; entered into `lkspace.registry.exporters`.
 
-    forms: what it takes. files: names of what it writes, so that nobody's files are written over.
+    forms: what it takes. files: names of what it writes, so that nobody's files are written over. takes_weights:
+    whether weights are in them.
     """
 
     forms: tuple[Form, ...]
     files: tuple[str, ...]
+    takes_weights: bool
 
     def refusal(self, architecture: Architecture, form: Form) -> str | None:
         """Why this architecture cannot be expressed there in this form, with the mend if there is one; or None."""

@@ -14,7 +14,8 @@ NOT_VERIFIED = "the proxy is not verified: `lkspace verify RUN` trains the front
 
 def trust_line(study: Study) -> str:
     """How far the accuracies of a run can be trusted; "" if it has none."""
-    if all(o.name != "accuracy" for o in study.objectives):
+    judged = [o.name for o in study.objectives] + [bound.name for bound in study.plan.constraints]
+    if "accuracy" not in judged:
         return ""
     found = study.trust()
     return NOT_VERIFIED if found is None else found.text
@@ -26,7 +27,7 @@ def trust_table(study: Study) -> RenderableType:
     if found is None:
         return Text(NOT_VERIFIED)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for name in ("trial", "accuracy\nproxy", "longer", "seeds", "latency\nthen", "now", "front", "stays on it"):
+    for name in ("trial", "accuracy\nproxy", "longer", "seeds", "latency\nthen", "now", "front", "front of\nthese"):
         table.add_column(Text(name), justify="left" if name == "front" else "right", no_wrap=True)
     for candidate in sorted(found.candidates, key=lambda c: -c.mean):
         table.add_row(*map(Text, _row(plan, candidate)))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lkspace.data import load
 from lkspace.data.imageset import ImageSet
-from lkspace.errors import UserError
+from lkspace.errors import RunError, UserError
 from lkspace.registry import scores
 from lkspace.scores.score import Direction, Measurement, NoImages, Setting
 from lkspace.scores.training import ProxyTraining
@@ -37,7 +37,7 @@ def training(architecture: Architecture, setting: Setting) -> ProxyTraining:
     """
     try:
         images = _images(setting)
-    except UserError as error:
+    except (RunError, UserError) as error:
         raise NoImages(f"{socket.gethostname()}: {error}") from error
     if setting.data_key not in ("", images.key):
         raise NoImages(f"the files of {setting.data} have changed since the run began: put them back to go on")

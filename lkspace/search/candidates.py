@@ -17,8 +17,7 @@ from lkspace.space.architecture import Architecture
 from lkspace.space.constraints import Relation
 from lkspace.space.search_space import ENUMERATION_LIMIT, SearchSpace
 
-DRAWS = 2000  # uniform draws before a large space is taken to hold nothing new; a draw costs about 0.2 ms
-FEW_DRAWS = 50  # before a small space is searched whole
+DRAWS = 2000  # uniform draws before a space is searched whole, or taken to hold nothing new; each costs about 0.2 ms
 DUPLICATE = "duplicate"
 REMEMBERED = 20_000  # points; computing one costs about 0.4 ms, keeping it 1 KB
 
@@ -82,6 +81,7 @@ class Candidates:
         self._bounds = own + [b for b in bounds if registry.scores.get(b.name).cheap]
         self._tried = set(tried)
         self._names = [v.name for v in space.variables]
+        self._left: list[Architecture] | None = None  # of a space that has been searched whole
         self._remembered = functools.lru_cache(maxsize=REMEMBERED)(self._point)
 
     def point(self, params: Mapping[str, Any]) -> Point:
@@ -131,17 +131,18 @@ class Candidates:
     def draw(self, rng: np.random.Generator) -> Architecture | None:
         """One of the architectures that may be tried, uniform over points; None if there is none left.
 
-        A space of up to 100,000 points is searched whole before None, a larger one by 2,000 draws.
+        A space of up to 200,000 points is searched whole before None, a larger one by 2,000 draws.
         """
-        small = self.space.size <= ENUMERATION_LIMIT
-        for _ in range(FEW_DRAWS if small else DRAWS):
+        for _ in range(min(DRAWS, 1 + self.space.size // 2)):
             architecture = self.space.sample(rng)
             if self.objection(architecture) is None:
                 return architecture
-        if not small:
+        if self.space.size > ENUMERATION_LIMIT:
             return None
-        left = [a for a in self.space.enumerate() if self.objection(a) is None]
-        return left[int(rng.integers(len(left)))] if left else None
+        if self._left is None:
+            self._left = list(self.space.enumerate())
+        self._left = [a for a in self._left if self.objection(a) is None]
+        return self._left[int(rng.integers(len(self._left)))] if self._left else None
 
     def sample(self, count: int, rng: np.random.Generator) -> list[Architecture]:
         """Up to `count` architectures that may be tried, drawn with replacement.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from lkspace import registry
@@ -28,7 +29,7 @@ from lkspace.search.files import made, text_of, write_json, write_text
 from lkspace.search.lock import run_lock
 from lkspace.search.progress import Display, bar, counted
 from lkspace.search.propose import Proposer
-from lkspace.search.reference import reference_point
+from lkspace.search.reference import SAMPLES, reference_point
 from lkspace.search.request import Request, request
 from lkspace.search.room import Room
 from lkspace.search.samplers import USE_ESTIMATES
@@ -158,7 +159,9 @@ class _Search:
         place = self.storage if self.storage is not None and "#" in self.storage else None
         if self.storage is not None and place is None:
             place = f"{self.storage}#{self._name}"
-        return Study.open(place or self.folder, writable=True)
+        study = Study.open(place or self.folder, writable=True)
+        study.folder = self.folder  # which may have been moved since its study noted where it was
+        return study
 
     @property
     def _name(self) -> str:
@@ -191,6 +194,9 @@ class _Search:
             setting,
             self._measure_first,
         )
+        if "latency" in request.measured and self._standard is None:  # a bound alone: its pace must be settled too
+            (any_one,) = self._candidates().sample(1, np.random.default_rng([setting.seed, 2]))
+            self._measure_first("latency", any_one)
         found = {**environment(setting.device), "seed": request.seed, "command": masked(request.command)}
         plan = request.plan(self._name, corner, {**found, "data_key": data_key})
         write_text(self.folder / "space.yaml", request.space.to_yaml())
@@ -215,6 +221,9 @@ class _Search:
         table = self._latency_table()
         estimates = {} if table is None else {"latency": functools.lru_cache(REMEMBERED)(table.terms)}
         candidates = self._candidates([t.id for t in study.trials], estimates)
+        for bound in request.constraints:
+            if table is not None and bound.name == "latency" and bound.relation == "<=":
+                self._warn_of(bound, table)
         make = registry.samplers.get(request.sampler)
         proposer = Proposer(study, candidates, make, request.seed, request.budget)
         display = Display(study, request.budget, self.console, request.setting.epochs)
@@ -274,6 +283,13 @@ class _Search:
             return latency_table(
                 request.space, request.setting, self.gpus, rounds=rounds, here=self._here, progress=progress
             )
+
+    def _warn_of(self, bound: Bound, table: LatencyTable) -> None:
+        """If trials would be spent in vain on a bound on latency."""
+        drawn = self._candidates().sample(SAMPLES, np.random.default_rng([self.request.setting.seed, 2]))
+        sums = [ms for ms in map(table.sum, drawn) if math.isfinite(ms)]
+        if sums and min(sums) > bound.value:
+            self._say(f"{bound}: the fastest of {len(sums)} networks takes {min(sums):.3g} ms by the latency table")
 
     def _unmeasured(self, study: Study) -> list[tuple[int, list[str]]]:
         """Front members and the scores that have not been measured again on the quiet machine."""

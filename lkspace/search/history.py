@@ -50,7 +50,7 @@ def shared_space(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
         elif common and trial.distributions:
             own = trial.distributions
             common = {n: d for n, d in common.items() if n in own and (own[n] is d or own[n] == d)}
-    return {name: d for name, d in (common or {}).items() if not d.single()}
+    return common or {}
 
 
 def read(

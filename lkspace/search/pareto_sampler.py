@@ -89,9 +89,11 @@ class ParetoSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """What was given, or what all trials have in common."""
-        if self._space is not None:
-            return {name: d for name, d in self._space.items() if not d.single()}
-        return history.shared_space(study.get_trials(deepcopy=False))
+        return {name: d for name, d in self._whole(study).items() if not d.single()}
+
+    def _whole(self, study: Study) -> Mapping[str, BaseDistribution]:
+        """With the parameters of a single value, which `cheap` and `features` are given too."""
+        return history.shared_space(study.get_trials(deepcopy=False)) if self._space is None else self._space
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -102,7 +104,7 @@ class ParetoSampler(BaseSampler):
         parameters = Parameters(search_space)
         past = history.read(study.get_trials(deepcopy=False), parameters, search_space, study.directions)
         rng = np.random.default_rng([self._seed, trial.number])
-        single = {} if self._space is None else {n: _only(d) for n, d in self._space.items() if d.single()}
+        single = {name: _only(d) for name, d in self._whole(study).items() if d.single()}
         choice = _Choice(self, parameters, past, study.directions, single, rng)
         return choice.best()
 

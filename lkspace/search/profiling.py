@@ -1,5 +1,6 @@
 """`lkspace profile`: the latency table of a space by itself, and how far it can be trusted."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,6 @@ from lkspace.errors import UserError
 from lkspace.scores.agreement import Agreement, agreement
 from lkspace.scores.latency import device_name
 from lkspace.scores.latency_table import LatencyTable, distinct_parts
-from lkspace.scores.quiet import Device
 from lkspace.scores.score import Setting
 from lkspace.search.progress import bar
 from lkspace.space.search_space import SearchSpace
@@ -86,5 +86,11 @@ def profile(
 def _check_device(name: str) -> None:
     import torch
 
-    if Device(name).name.startswith("cuda") and not torch.cuda.is_available():
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name, re.ASCII):
+        raise UserError(f"device {name!r}: expected 'cpu', 'cuda' or 'cuda:N'")
+    if name == "cpu":
+        return
+    if not torch.cuda.is_available():
         raise UserError(f"device {name!r}: torch sees no GPU here; `lkspace doctor` says why")
+    if (torch.device(name).index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name!r}: GPUs here are numbered 0 to {torch.cuda.device_count() - 1}")

@@ -15,6 +15,7 @@ from ray.tune.schedulers import FIFOScheduler
 from lkspace import registry
 from lkspace.errors import RunError
 from lkspace.scores.latency_table import LatencyTable, Progress, distinct_parts
+from lkspace.scores.memory import ran_out
 from lkspace.scores.score import Measurement, Setting
 from lkspace.search.cluster import variables
 from lkspace.search.evaluate import Job
@@ -22,6 +23,10 @@ from lkspace.search.searcher import StudySearcher
 from lkspace.search.trainable import Candidate
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
+
+
+class WorkerDied(RunError):
+    """A worker ended without an answer more often than Ray tries again: as a rule the system took its memory."""
 
 
 class _Abandoned(BaseException):
@@ -114,22 +119,28 @@ def measure(name: str, architecture: Architecture, setting: Setting, gpus: float
     here: in this process, which has imported everything already; else in a worker with a trial's resources.
     Raises RunError if the measurement cannot be had.
     """
+    failing = f"{name} of {architecture.id} cannot be measured"
     if here:
-        return _measure(name, architecture.to_json(), setting)
+        try:
+            return _measure(name, architecture.to_json(), setting)
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            raise RunError(f"{failing}: out of memory") from error
     worker = ray.remote(_measure).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)
     called = worker.remote(name, architecture.to_json(), setting)
-    result: Measurement = result_of(called, f"{name} of {architecture.id} cannot be measured")
+    result: Measurement = result_of(called, failing)
     return result
 
 
 def result_of(called: Any, failing: str) -> Any:
-    """What a call in a worker gave; RunError that begins with `failing` if it raised or its worker died."""
+    """What a call in a worker gave; RunError that begins with `failing` if it raised, WorkerDied if its worker died."""
     try:
         return ray.get(called)
     except ray.exceptions.RayTaskError as error:
         raise RunError(f"{failing}: {error.cause}") from error
     except ray.exceptions.RayError as error:
-        raise RunError(f"{failing}: its worker died") from error
+        raise WorkerDied(f"{failing}: its worker died") from error
 
 
 def latency_table(

@@ -3,16 +3,18 @@
 import math
 import re
 import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from lkspace.data import load
-from lkspace.errors import UserError
+from lkspace.errors import RunError, UserError
 from lkspace.processor import cores
+from lkspace.scores.memory import ran_out
 from lkspace.scores.score import Diverged, Setting
 from lkspace.search.cluster import ray_cluster, scratch_folder, trial_slots
 from lkspace.search.driver import Interrupted, standard_of
@@ -25,6 +27,15 @@ from lkspace.study.record import Trial
 from lkspace.study.trust import Longer
 
 _EPOCHS = re.compile(r"(\d+)(x?)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One that is to be made. alone: while no other runs, which could take its memory."""
+
+    trial: Trial
+    setting: Setting
+    alone: bool = False
 
 
 def verify(
@@ -41,9 +52,10 @@ def verify(
     """Train `top` members of the front and as many other candidates again, longer, and measure their latency anew.
 
     epochs: of a longer training, "20", or "5x" for five times the run's. seeds: trainings of each candidate, which
-    differ in initial weights and order of images. Every training is kept in the study at once; what is there already
-    is not done again. gpus_per_trial: of a training, 1 if the run was made on a GPU. The study's `trust` says what came
-    of it.
+    differ in initial weights and order of images, from each other and from the run's. The others are complete trials
+    and ones that were stopped early, whose proxy training is then made whole: without those, the order would be that
+    of survivors. Every training is kept in the study at once; what is there already is not done again.
+    gpus_per_trial: of a training, 1 if the run was made on a GPU. The study's `trust` says what came of it.
 
     Raises UserError if the call is wrong or there is nothing to verify, RunError if it cannot go on, Interrupted on
     Ctrl-C.
@@ -53,13 +65,11 @@ def verify(
         raise UserError(f"{folder} names no run's folder: the longer trainings need the one that the run was made in")
     setting = Setting(**study.plan.setting)
     gpus = _gpus(setting, gpus_per_trial)
-    longer = replace(setting, epochs=_length(epochs, setting.epochs))
+    length = _length(epochs, setting.epochs)
     chosen = _chosen(study, top)
     if seeds < 1:
         raise UserError(f"seeds is {seeds}, expected at least 1")
-    there = {(number, run.epochs, run.seed) for number, runs in study.longer().items() for run in runs}
-    settings = [replace(longer, seed=setting.seed + i) for i in range(seeds)]
-    missing = [(t, s) for s in settings for t in chosen if (t.number, s.epochs, s.seed) not in there]
+    missing = _missing(study, chosen, setting, length, seeds)
     with run_lock(study.folder) as lock, scratch_folder() as scratch:
         lock.remember(scratch)
         try:
@@ -71,13 +81,13 @@ def verify(
                         f"the files of {setting.data} have changed since the run: put them back to verify it"
                     )
                 if address is None:
-                    missing = [(t, replace(s, data_key=images.key)) for t, s in missing]
+                    missing = [replace(m, setting=replace(m.setting, data_key=images.key)) for m in missing]
             here = address is None and not gpus  # this process measures, on the machine of the run as far as it knows
             standard, remark = standard_of(study)
             if here and remark and console is not None:
                 console.print(remark, highlight=False, markup=False, soft_wrap=True)
             if missing and console is not None:
-                console.print(f"{len(missing)} trainings of {longer.epochs} epochs", highlight=False)
+                console.print(f"{len(missing)} trainings of up to {length} epochs", highlight=False)
             cpus = setting.threads * (concurrency or max(1, cores() // setting.threads))
             with ray_cluster(scratch, address, cpus=cpus, gpus=gpus):
                 slots = trial_slots(setting.threads, gpus)
@@ -120,47 +130,84 @@ def _chosen(study: Study, top: int) -> list[Trial]:
     front.sort(key=lambda t: -t.values["accuracy"])
     places = np.linspace(0, len(front) - 1, min(top, len(front))).round().astype(int)
     members = {t.number for t in front}
-    others = [t for t in study.trials if t.outcome == "complete" and t.number not in members and "accuracy" in t.values]
+    trained = [t for t in study.trials if t.outcome in ("complete", "stopped") and "accuracy" in t.values]
+    others = [t for t in trained if t.feasible and t.number not in members]
     order = np.random.default_rng(study.plan.seed).permutation(len(others))[:top]
     return [front[i] for i in places] + [others[i] for i in sorted(order)]
 
 
+def _missing(study: Study, chosen: Sequence[Trial], setting: Setting, epochs: int, seeds: int) -> list[_Training]:
+    """Trainings that are not there yet: longer ones, and the whole proxy trainings of what was stopped early.
+
+    No longer one has the run's seed: the same weights and the same images in the same order would share its luck.
+    """
+    there = {(number, run.epochs, run.seed) for number, runs in study.longer().items() for run in runs}
+    longer = [replace(setting, epochs=epochs, seed=setting.seed + i) for i in range(1, seeds + 1)]
+    wanted = [(t, s) for s in longer for t in chosen] + [(t, setting) for t in chosen if t.outcome == "stopped"]
+    return [_Training(t, s) for t, s in wanted if (t.number, s.epochs, s.seed) not in there]
+
+
 def _train(
     study: Study,
-    missing: Sequence[tuple[Trial, Setting]],
+    missing: Sequence[_Training],
     slots: int,
     gpus: float,
     room: Room | None,
     console: Console | None,
 ) -> None:
-    """The trainings that are not there yet, so many at a time; as in a search, what needs all memory is alone."""
+    """So many trainings at a time; as in a search, what needs all memory is alone.
+
+    One whose memory was too small, or whose worker died, is made once more, alone, and then left out.
+    RunError if nothing of all comes of it.
+    """
     import ray
 
-    from lkspace.search.tune import result_of
+    from lkspace.search.tune import WorkerDied, result_of
 
-    waiting, done, alone = list(missing), 0, False
-    running: dict[ray.ObjectRef[Longer], int] = {}
+    def alone(training: _Training) -> bool:
+        return slots == 1 or (room is not None and not room.shares(training.trial.architecture))
+
+    waiting = deque(replace(training, alone=alone(training)) for training in missing)
+    running: dict[ray.ObjectRef[Longer | None], _Training] = {}
+    lost = list[int]()
+    done = 0
     with bar(console, "training longer") as progress:
         while waiting or running:
             while waiting and len(running) < slots:
-                shares = room is None or room.shares(waiting[0][0].architecture)
-                if running and (alone or not shares):
+                if running and (waiting[0].alone or any(training.alone for training in running.values())):
                     break
-                alone = not shares
-                trial, setting = waiting.pop(0)
+                training = waiting.popleft()
+                setting = training.setting
                 worker = ray.remote(_longer).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=2)
-                running[worker.remote(trial.architecture.to_json(), setting)] = trial.number
+                running[worker.remote(training.trial.architecture.to_json(), setting)] = training
             if progress is not None:
                 progress(done, len(missing))
             (ended,), _ = ray.wait(list(running), num_returns=1)
-            number = running.pop(ended)
-            failing = f"trial {number} cannot be trained longer (with --concurrency 1 it has the memory for itself)"
-            study.trained_longer(number, result_of(ended, failing))
+            training = running.pop(ended)
+            number = training.trial.number
+            try:
+                result: Longer | None = result_of(ended, f"trial {number} cannot be trained longer")
+            except WorkerDied:
+                result = None
+            if result is None and not training.alone:
+                waiting.append(replace(training, alone=True))
+                continue
+            if result is None:
+                lost.append(number)
+            else:
+                study.trained_longer(number, result)
             done += 1
+    if lost:
+        which = ", ".join(map(str, sorted(set(lost))))
+        text = f"no memory for {len(lost)} of {len(missing)} trainings, with nothing beside them either: trial {which}"
+        if len(lost) == len(missing):
+            raise RunError(text)
+        if console is not None:
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _longer(architecture: str, setting: Setting) -> Longer:
-    """One training, in a worker."""
+def _longer(architecture: str, setting: Setting) -> Longer | None:
+    """One training, in a worker; None if memory ran out."""
     from lkspace.scores.accuracy import Accuracy
     from lkspace.search.trainable import prepare_process
 
@@ -172,6 +219,10 @@ def _longer(architecture: str, setting: Setting) -> Longer:
         accuracy = last.value
     except Diverged:
         accuracy = None
+    except Exception as error:
+        if not ran_out(error):
+            raise
+        return None
     return Longer(setting.epochs, setting.seed, accuracy, time.perf_counter() - start)
 
 
@@ -184,8 +235,11 @@ def _measure(
     timed = [t for t in chosen if "latency" in t.values]
     with bar(console, "measuring latency") as progress:
         for done, trial in enumerate(timed, start=1):
-            study.remeasured(
-                trial.number, {"latency": measure("latency", trial.architecture, setting, gpus, here=here)}
-            )
+            try:
+                found = measure("latency", trial.architecture, setting, gpus, here=here)
+                study.remeasured(trial.number, {"latency": found})
+            except RunError as error:
+                if console is not None:
+                    console.print(f"trial {trial.number}: {error}", highlight=False, markup=False, soft_wrap=True)
             if progress is not None:
                 progress(done, len(timed))

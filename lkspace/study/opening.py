@@ -6,8 +6,10 @@ import warnings
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
-from lkspace.errors import UserError
+from lkspace.errors import RunError, UserError
 from lkspace.study import attributes, storage
 from lkspace.study.record import FORMAT, Plan
 
@@ -78,6 +80,14 @@ def make_in_database(folder: Path, plan: Plan, url: str) -> None:
 
 
 def _make(database: optuna.storages.RDBStorage, folder: Path, plan: Plan) -> None:
+    """RunError if it cannot be written."""
+    try:
+        _write(database, folder, plan)
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise RunError(f"{folder}: {storage.lost(error)}") from error
+
+
+def _write(database: optuna.storages.RDBStorage, folder: Path, plan: Plan) -> None:
     with storage.quiet():
         study = optuna.create_study(
             storage=database, study_name=plan.name, directions=[o.direction for o in plan.objectives]

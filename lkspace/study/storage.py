@@ -51,13 +51,15 @@ def without_password(url: str, name: str) -> str:
     """URL#NAME fit for a file: a database server takes the password from its own places (PGPASSWORD, ~/.pgpass)."""
     bare = make_url(split_url(url)[0])
     if bare.drivername == "sqlite":  # a path means the same from every folder
-        bare = bare.set(database=str(_sqlite_path(url)))
-    return f"{bare._replace(password=None).render_as_string(hide_password=False)}#{name}"
+        bare = bare.set(database=str(_sqlite_path(split_url(url)[0])))
+    bare = bare.difference_update_query(["password"])._replace(password=None)
+    return f"{bare.render_as_string(hide_password=False)}#{name}"
 
 
 def masked(text: str) -> str:
     """Text with the password of every URL in it as ***."""
-    return re.sub(r"(://[^/\s:@\"]*):[^/\s@\"]*@", r"\1:***@", text)
+    text = re.sub(r"(://[^/\s:\"]*):[^\s@\"]*@", r"\1:***@", text)
+    return re.sub(r"([?&]password=)[^&\s\"'#]*", r"\1***", text)
 
 
 def shown(place: str | Path) -> str:
@@ -94,13 +96,15 @@ def find(place: str | Path) -> tuple[str | Path, str | None]:
 def connect(place: str | Path, *, create: bool = False) -> optuna.storages.RDBStorage:
     """The storage at an SQLite file or a database URL; its tables are made only if `create`.
 
-    Raises UserError if the place is not a database that Optuna reads, RunError if a server does not answer.
+    Raises UserError if the place is not a database that Optuna reads, RunError if a server does not answer or a new
+    file cannot be written.
     """
     url = str(place)
     if is_url(url) and not url.startswith("sqlite:"):
         return _server(url, create)
     path = _sqlite_path(url) if is_url(url) else Path(place)
-    if not create and not path.is_file():
+    there = path.is_file()
+    if not create and not there:
         raise UserError(f"no study at {str(path)!r}: no such file")
     mode = "rwc" if create else "rw" if _writable(path) else "ro"
 
@@ -113,6 +117,8 @@ def connect(place: str | Path, *, create: bool = False) -> optuna.storages.RDBSt
     try:
         return _open("sqlite://", options, create)
     except (SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError, AssertionError) as error:
+        if not there:
+            raise RunError(f"{str(path)!r} cannot be written ({_root(error)})") from None
         raise UserError(f"{str(path)!r} is not a study that can be read ({_root(error)})") from None
 
 

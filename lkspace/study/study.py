@@ -166,7 +166,8 @@ class Study:
         longer = self.longer()
         if not longer:  # most runs: their tables need not be read again for that
             return None
-        return trust(self.objectives, self.trials, {t.number for t in self.front()}, longer)
+        front, epochs = {t.number for t in self.front()}, int(self._plan.setting.get("epochs", 0))
+        return trust(self.objectives, self.trials, front, longer, epochs)
 
     @property
     def latency_table(self) -> str:

@@ -1,6 +1,7 @@
 """How far a run's proxy can be trusted: what longer trainings with several seeds say of its order and of its front."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,9 +31,9 @@ class Longer:
 class Verified:
     """A candidate that was trained longer.
 
-    proxy: its accuracy in the search. accuracies: after the longer trainings, one a seed. latency, latency_now: in ms,
-    in the search and the last time it was measured. membership: how likely it is on the front of the verified ones;
-    None with a single seed, from which no noise can be told.
+    proxy: its accuracy after the search's epochs. accuracies: after the longer trainings, one a seed. latency,
+    latency_now: in ms, in the search and the last time it was measured. membership: how likely it is on the front of
+    the verified ones; None with a single seed, from which no noise can be told.
     """
 
     number: int
@@ -79,29 +80,40 @@ class Trust:
 
 
 def trust(
-    objectives: Sequence[Objective], trials: Sequence[Trial], front: set[int], longer: Mapping[int, Sequence[Longer]]
+    objectives: Sequence[Objective],
+    trials: Sequence[Trial],
+    front: set[int],
+    longer: Mapping[int, Sequence[Longer]],
+    epochs: int = 0,
 ) -> Trust | None:
-    """Of the longest trainings in `longer`, by trial number; None if there are none.
+    """Of the trainings in `longer`, by trial number, of the length that most candidates have; None if there are none.
 
-    trials: at least those in `longer`. front: numbers of the run's front.
+    trials: at least those in `longer`. front: numbers of the run's front. epochs: of the proxy; a training of as many
+    is the proxy of a trial that was stopped early, which counts only with one.
     """
-    longest = max((run.epochs for runs in longer.values() for run in runs), default=None)
-    if longest is None:
+    lengths = Counter(n for runs in longer.values() for n in {run.epochs for run in runs} if n > epochs)
+    if not lengths:
         return None
+    length = max(lengths, key=lambda n: (lengths[n], n))
     found = {}
+    proxies = {}
     for trial in trials:
-        runs = [run for run in longer.get(trial.number, ()) if run.epochs == longest]
+        runs = [run for run in longer.get(trial.number, ()) if run.epochs == length]
         accuracies = tuple(run.accuracy for run in sorted(runs, key=lambda r: r.seed) if run.accuracy is not None)
-        if accuracies and "accuracy" in trial.values:
+        whole = [run.accuracy for run in longer.get(trial.number, ()) if run.epochs == epochs]
+        proxy = trial.values.get("accuracy") if trial.outcome == "complete" else next(iter(whole), None)
+        if accuracies and proxy is not None:
             found[trial.number] = (trial, accuracies)
-    several = [a for _, a in found.values() if len(a) > 1]
-    deviation = math.sqrt(np.mean([np.var(a, ddof=1) for a in several])) if several else None
+            proxies[trial.number] = proxy
+    freedom = sum(len(a) - 1 for _, a in found.values())
+    squares = sum(len(a) * float(np.var(a)) for _, a in found.values())
+    deviation = math.sqrt(squares / freedom) if freedom else None
     chances = _memberships(objectives, list(found.values()), deviation)
     candidates = tuple(
         Verified(
             number,
             number in front,
-            trial.values["accuracy"],
+            proxies[number],
             accuracies,
             trial.values.get("latency"),
             trial.remeasured.get("latency", {}).get("value"),
@@ -109,11 +121,11 @@ def trust(
         )
         for (number, (trial, accuracies)), chance in zip(found.items(), chances, strict=True)
     )
-    proxies, means = np.array([c.proxy for c in candidates]), np.array([c.mean for c in candidates])
-    interval = tau_interval(proxies, means, RESAMPLES) if len(candidates) >= _FEWEST else None
+    before, after = np.array([c.proxy for c in candidates]), np.array([c.mean for c in candidates])
+    interval = tau_interval(before, after, RESAMPLES) if len(candidates) >= _FEWEST else None
     seeds = max((len(c.accuracies) for c in candidates), default=0)
-    diverged = sum(run.epochs == longest and run.accuracy is None for runs in longer.values() for run in runs)
-    return Trust(longest, seeds, candidates, kendall_tau(proxies, means), interval, deviation, diverged)
+    diverged = sum(run.epochs == length and run.accuracy is None for runs in longer.values() for run in runs)
+    return Trust(length, seeds, candidates, kendall_tau(before, after), interval, deviation, diverged)
 
 
 def _memberships(
@@ -133,10 +145,17 @@ def _memberships(
 
 
 def _known(name: str, trial: Trial, accuracies: tuple[float, ...], deviation: float) -> tuple[float, float]:
-    """Middle and standard deviation of what is known of a candidate's score."""
+    """Middle and standard deviation of what is known of a candidate's score.
+
+    Of two measurements of a latency the later counts; they differ by more than either varies within itself.
+    """
     if name == "accuracy":
         return float(np.mean(accuracies)), deviation / math.sqrt(len(accuracies))
-    measured: Mapping[str, Any] = trial.remeasured.get(name) or trial.measurements.get(name, {})
-    value, ends = measured.get("value"), measured.get("interval")
-    middle = math.nan if value is None else float(value)
-    return middle, (float(ends[1]) - float(ends[0])) / (2 * _HALF_95) if ends else 0.0
+    first: Mapping[str, Any] = trial.measurements.get(name, {})
+    last: Mapping[str, Any] = trial.remeasured.get(name) or first
+    value, before, ends = last.get("value"), first.get("value"), last.get("interval")
+    if value is None:
+        return math.nan, 0.0
+    within = (float(ends[1]) - float(ends[0])) / (2 * _HALF_95) if ends else 0.0
+    between = 0.0 if before is None else abs(float(value) - float(before)) / math.sqrt(2)
+    return float(value), max(within, between)

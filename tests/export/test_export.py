@@ -119,9 +119,9 @@ def test_a_reference_point_by_name(tmp_path, monkeypatch):
         export_reference("replknet-32", "json")
 
 
-def study(folder, number):
+def study(folder, number, outcome="complete"):
     """What the exporter reads of a study."""
-    trial = SimpleNamespace(architecture=TINY, values={"accuracy": 0.5, "latency": math.nan})
+    trial = SimpleNamespace(architecture=TINY, outcome=outcome, values={"accuracy": 0.5, "latency": math.nan})
     plan = SimpleNamespace(setting={"classes": 3, "size": 16, "seed": 9, "data": "digits"})
     return SimpleNamespace(name="first", folder=folder, plan=plan, trial={number: trial}.__getitem__)
 
@@ -141,6 +141,16 @@ def test_a_trial_with_the_weights_of_its_training(tmp_path):
 @pytest.mark.parametrize("with_folder", [True, False])
 def test_a_trial_without_weights_says_so(tmp_path, monkeypatch, with_folder):
     monkeypatch.chdir(tmp_path)
-    folder = export_trial(study(tmp_path if with_folder else None, 4), 4, "replknet")
+    folder = export_trial(study(tmp_path if with_folder else None, 4, "stopped"), 4, "replknet")
     assert folder.as_posix() == "export/first-4"
     assert json.loads((folder / "config.json").read_text())["weights"] == "random, seed 9"
+
+
+@pytest.mark.parametrize("with_folder", [True, False])
+def test_weights_that_a_training_left_are_not_replaced_by_random_ones(tmp_path, monkeypatch, with_folder):
+    monkeypatch.chdir(tmp_path)
+    found = study(tmp_path if with_folder else None, 4)
+    with pytest.raises(UserError, match=r"its weights are not .*`--to json` needs none"):
+        export_trial(found, 4, "replknet")
+    assert not (tmp_path / "export").exists()
+    verify(export_trial(found, 4, "json"), "json")

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from lkspace.data.imageset import ImageSet, Split
-from lkspace.errors import UserError
+from lkspace.errors import RunError, UserError
 from lkspace.registry import scores
 from lkspace.scores import denormals
 from lkspace.scores import training as training_module
 from lkspace.scores.accuracy import training
-from lkspace.scores.score import Diverged, Setting
+from lkspace.scores.score import Diverged, NoImages, Setting
 from lkspace.scores.training import ProxyTraining, Recipe
 from lkspace.space.architecture import Architecture
 
@@ -227,3 +227,10 @@ def test_the_score(tmp_path):
     assert [m.details["epoch"] for m in values] == [1, 2]
     with pytest.raises(UserError, match="10 classes, but 7 are asked for"):
         training(TINY, dataclasses.replace(setting, classes=7))
+
+
+@pytest.mark.parametrize("error", [RunError("cache: disk full"), UserError("folder: no such folder")])
+def test_without_images_the_run_ends_rather_than_one_candidate_after_the_other(monkeypatch, error):
+    monkeypatch.setattr("lkspace.scores.accuracy._images", lambda _: (_ for _ in ()).throw(error))
+    with pytest.raises(NoImages, match=str(error)):
+        training(TINY, SETTING)

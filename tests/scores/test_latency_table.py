@@ -167,14 +167,16 @@ def test_profile_says_what_it_found(monkeypatch):
     assert str(found.table.path) in found.text
     assert "38 parts of replknet-micro, 38 of them timed now" in found.text
     assert profile(SPACE).new == 0
+    monkeypatch.setattr(latency_table, "timed_part", lambda *_: dict.fromkeys(LAYOUTS, 1.0))
     assert profile(SPACE, again=True).new == found.parts
 
 
 def test_profile_refuses_what_it_cannot_do():
     with pytest.raises(UserError, match="at least 3"):
         profile(SPACE, check=1)
-    with pytest.raises(UserError, match="device 'gpu:x'"):
-        profile(SPACE, {"device": "gpu:x"})
+    for device in ("gpu:x", "gpu", "mps", "cpu:0", "cuda:"):
+        with pytest.raises(UserError, match=f"device '{device}': expected 'cpu', 'cuda' or 'cuda:N'"):
+            profile(SPACE, {"device": device})
     with pytest.raises(UserError, match="sees no GPU"):
         profile(SPACE, {"device": "cuda"})
 

@@ -42,6 +42,21 @@ def test_drawing_gives_every_untried_architecture_once_and_then_none(micro, cand
     assert set(drawn) == set(micro.enumerate())
 
 
+def test_a_needle_that_no_draw_meets_is_found(micro, monkeypatch):
+    monkeypatch.setattr("lkspace.search.candidates.DRAWS", 2)
+    params = {a: micro.costs(a)["params"] for a in micro.enumerate()}
+    most = sorted(set(params.values()))[1]
+    candidates = Candidates(micro, cheap_scores(micro, SETTING, []), [Bound("params", "<=", most)])
+    needles = {a for a, has in params.items() if has <= most}
+    assert len(needles) < micro.size / 10
+    rng = np.random.default_rng(0)
+    while needles:
+        found = candidates.draw(rng)
+        candidates.take(found)
+        needles.remove(found)
+    assert candidates.draw(rng) is None
+
+
 def test_a_bound_on_a_measured_score_is_not_looked_at(micro, fake):
     candidates = Candidates(micro, cheap_scores(micro, SETTING, ["fake"]), [Bound("fake", "<=", 0.0)])
     assert candidates.objection(micro.reference_points[0]) is None

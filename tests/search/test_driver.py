@@ -1,6 +1,7 @@
 """Searches through Ray, end to end: a whole one, one where everything diverges, and one that is killed all the time."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -8,13 +9,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 from safetensors import safe_open
 
 from lkspace.errors import RunError, UserError
 from lkspace.scores.score import Measurement
 from lkspace.search import cluster, run
+from lkspace.search.driver import _Search
 from lkspace.search.request import request
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
@@ -123,8 +127,9 @@ def test_the_table_of_parts_is_compared_with_what_was_measured(whole):
     assert "5 networks measured whole" in whole.latency_table
 
 
-def test_a_run_that_goes_on_keeps_its_pace(tmp_path, monkeypatch):
-    call = {**CALL, "objectives": ("latency", "params"), "sampler": "random", "folder": tmp_path / "run"}
+@pytest.mark.parametrize("scored", [{"objectives": ("latency", "params")}, {"constraints": ("latency<=1s",)}])
+def test_a_run_that_goes_on_keeps_its_pace(tmp_path, monkeypatch, scored):
+    call = {"objectives": ("flops", "params"), **CALL, **scored, "sampler": "random", "folder": tmp_path / "run"}
     run(SearchSpace.load("replknet-micro"), budget=1, **call)
     monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path / "another"))
     trials = run(SearchSpace.load("replknet-micro"), budget=2, **call).trials
@@ -186,7 +191,7 @@ def test_early_stopping_ends_trials_in_the_middle_of_their_training(tmp_path):
 def test_a_run_survives_every_kind_of_death(tmp_path):
     """SIGKILL to the driver while it starts and while trials run, SIGKILL to a worker, Ctrl-C; then it ends as if
     nothing had been."""
-    budget = 8
+    budget = 6
     killed = Run(tmp_path / "killed", budget)
     driver = killed.start()
     until((killed.folder / ".lock").exists, "the start")
@@ -202,11 +207,11 @@ def test_a_run_survives_every_kind_of_death(tmp_path):
     before = {t.number: t.id for t in Study.open(killed.folder).trials}
 
     driver = killed.start()
-    killed.await_complete(3)
+    killed.await_complete(2)
     # Ray titles a process after the method it runs.
     worker = until(lambda: [p for p, c in processes("killed").items() if ".train" in c], "a trial in a worker")
     os.kill(worker[0], signal.SIGKILL)
-    killed.await_complete(5)
+    killed.await_complete(4)
     driver.send_signal(signal.SIGINT)
     printed, _ = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 130, printed
@@ -230,30 +235,39 @@ def test_a_run_survives_every_kind_of_death(tmp_path):
     assert not Path(scratch).exists()
 
 
+def requested(space, **call):
+    fixed = {"data": "digits", "overrides": {}, "sampler": "pareto", "seed": 0, "device": "cpu", "command": ""}
+    return request(space, **{"budget": 2, "constraints": [], **fixed, **call})
+
+
 @pytest.mark.parametrize("again", ["the same storage", "no storage"])
 def test_a_run_in_another_database_is_found_again(tmp_path, monkeypatch, again):
+    """Also when its folder has been moved since."""
     space, call = SearchSpace.load("replknet-micro"), {"budget": 2, "objectives": ["flops"], "folder": tmp_path / "run"}
     url = f"sqlite:///{tmp_path}/all.db"
-    asked = request(
-        space,
-        budget=2,
-        objectives=["flops"],
-        constraints=[],
-        data="digits",
-        overrides={},
-        sampler="pareto",
-        seed=0,
-        device="cpu",
-        command="",
-    )
-    study = Study.create(tmp_path / "run", asked.plan("run", {"flops": 1e9}, {"data_key": ""}), url)
+    asked = requested(space, objectives=["flops"])
+    study = Study.create(tmp_path / "before", asked.plan("run", {"flops": 1e9}, {"data_key": ""}), url)
+    study.folder.rename(tmp_path / "run")
     for architecture in list(space.enumerate())[:2]:
         number = study.start(study.given(None, {}), architecture)
         study.finish(number, "complete", measurements={"flops": Measurement(1.0)})
     monkeypatch.setattr(cluster, "ray_cluster", lambda *_, **__: pytest.fail("Ray was started"))
     found = run(space, **call, storage=url if again == "the same storage" else None)
-    assert len(found.trials) == 2
+    assert (found.folder, len(found.trials)) == (tmp_path / "run", 2)
     assert not (tmp_path / "run" / "study.db").exists()
+
+
+def test_a_bound_that_the_latency_table_thinks_impossible_is_named(tmp_path):
+    console = Console(width=200)
+    bounds = ["latency<=4ms", "latency<=6ms"]
+    asked = requested(SearchSpace.load("replknet-micro"), objectives=["flops", "latency"], constraints=bounds)
+    search = _Search(asked, tmp_path, None, 1, 0.0, None, console)
+    for slowest, said in ((5.0, "latency<=4"), (math.nan, "")):
+        with console.capture() as printed:
+            for bound in asked.constraints:
+                search._warn_of(bound, SimpleNamespace(sum=lambda _, ms=slowest: ms))
+        assert printed.get().startswith(said)
+        assert len(printed.get().splitlines()) == bool(said)
 
 
 def test_a_run_with_a_file_is_not_moved_to_a_database(whole, tmp_path):

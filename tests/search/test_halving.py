@@ -87,7 +87,7 @@ def test_crowding_of_one_value_and_of_a_line():
     assert crowding([[0.0, 4.0], [1.0, 3.0], [4.0, 0.0]]).tolist() == [math.inf, 2.0, math.inf]
 
 
-@given(st.integers(1, 60), st.integers(2, 5), st.integers(0, 1000))
+@given(st.integers(1, 40), st.integers(2, 5), st.integers(0, 1000))
 @settings(max_examples=100, deadline=None)
 def test_without_costs_the_best_part_goes_on(n, kept, seed):
     values = np.random.default_rng(seed).permutation(n).astype(float)[:, None]

@@ -269,6 +269,17 @@ def test_trials_that_end_between_their_parameters_do_no_harm():
     assert len(study.get_trials(states=[TrialState.COMPLETE])) == 8
 
 
+def test_a_parameter_of_a_single_value_is_known_to_those_who_compute():
+    def objective(trial):
+        width, depth = trial.suggest_int("width", 1, 8), trial.suggest_int("depth", 2, 2)
+        return 1 - 1 / width, width * depth
+
+    sampler = ParetoSampler(lambda params: [None, params["width"] * params["depth"]], seed=0, startup=2)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(objective, n_trials=8)
+    assert {t.params["width"] for t in study.trials} == set(range(1, 9))
+
+
 def test_a_copy_in_another_process_suggests_otherwise():
     sampler = ParetoSampler(partly((0,), 2), seed=0, space=SPACE)
     first = optuna.create_study(directions=DIRECTIONS[:2], sampler=sampler).ask(SPACE).params

@@ -25,12 +25,12 @@ def test_reference_points_come_first_and_nothing_comes_twice(new_study, micro):
     for sampler in ("random", "nsga2", "tpe", "pareto"):
         study = new_study(sampler)
         propose = proposer(study, micro, sampler)
-        for _ in range(25):
+        for _ in range(15):
             finish(study, micro, *propose.start())
         trials = study.trials
         assert trials[0].architecture == micro.reference_points[0]
-        assert [t.origin for t in trials] == ["reference point"] + ["sampler"] * 24
-        assert len({t.id for t in trials}) == 25
+        assert [t.origin for t in trials] == ["reference point"] + ["sampler"] * 14
+        assert len({t.id for t in trials}) == 15
         assert all(micro.feasible(t.architecture) for t in trials)
         # What breaks a constraint is turned down, but for the sampler that knows the constraints.
         assert ("kernels non-increasing" in study.rejected()) == (sampler != "pareto")

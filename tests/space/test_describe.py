@@ -63,6 +63,7 @@ def test_nothing_to_choose_and_hardly_anything_left(tmp_path: Path) -> None:
     assert any("fewer than 1 %" in line for line in few)
 
 
-def test_nothing_left_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none of 20000 random points keeps the constraints"):
+def test_nothing_left_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lkspace.space.search_space.SAMPLE_TRIES", 2000)
+    with pytest.raises(UserError, match="none of 2000 random points keeps the constraints"):
         remarks(tmp_path, constraints=["params<=5"])

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -502,6 +503,10 @@ def test_no_password_is_recorded_or_shown(tmp_path: Path) -> None:
         "search --storage postgresql://user:***@host:5432/runs#x --seed 1"
     )
     assert storage.without_password(url, "x") == "postgresql://user@host:5432/runs#x"
+    for odd in ("postgresql://a@b:se/cret@host/db", "postgresql://host/db?user=a&password=secret&x=1"):
+        assert not re.search("se/?cret", storage.masked(f"--storage '{odd}#x'"))
+        assert "secret" not in storage.without_password(odd, "x").replace("/", "")
+    assert storage.masked("https://host:80/path and a@b") == "https://host:80/path and a@b"
     study = Study.create(tmp_path / "run", plan(command=f"lkspace --storage {url}", environment={"argv": [url]}))
     assert "secret" not in json.dumps(study.plan.to_dict())
     assert study.plan.command == "lkspace --storage postgresql://user:***@host:5432/runs"
@@ -622,6 +627,23 @@ def test_a_study_whose_making_was_cut_short_is_made_anew(tmp_path: Path, url: st
     if writes < 3:
         assert Study.create(folder, plan(seed=9), url).plan.seed == 9
     assert Study.open(folder).trials == []
+
+
+def test_a_study_named_in_a_database_is_found_through_its_folder(tmp_path: Path) -> None:
+    for name in ("mine", "yours"):
+        study = Study.create(tmp_path / name, plan(name=name), f"sqlite:///{tmp_path}/all.db#{name}")
+        add(study, "failed")
+        opened = Study.open(tmp_path / name)
+        assert (opened.name, opened.folder, len(opened.trials)) == (name, tmp_path / name, 1)
+
+
+@pytest.mark.parametrize("broken", ["create_new_study", "set_study_user_attr"])
+def test_a_disk_that_is_full_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    full = StorageInternalError("an error of the storage")
+    full.__cause__ = sqlite3.OperationalError("database or disk is full")
+    monkeypatch.setattr(optuna.storages.RDBStorage, broken, lambda *_, **__: (_ for _ in ()).throw(full))
+    with pytest.raises(RunError, match=r"run: the study cannot be written \(database or disk is full\)"):
+        Study.create(tmp_path / "run", plan())
 
 
 def test_a_moved_run_and_odd_names(tmp_path: Path) -> None:
