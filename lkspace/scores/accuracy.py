@@ -40,7 +40,10 @@ def training(architecture: Architecture, setting: Setting) -> ProxyTraining:
     except (RunError, UserError) as error:
         raise NoImages(f"{socket.gethostname()}: {error}") from error
     if setting.data_key not in ("", images.key):
-        raise NoImages(f"the files of {setting.data} have changed since the run began: put them back to go on")
+        raise NoImages(
+            f"the files of {setting.data}, or how lkspace reads them, have changed since the run began:"
+            " put them back to go on"
+        )
     if len(images.class_names) != setting.classes:
         raise UserError(
             f"data {setting.data!r}: {len(images.class_names)} classes, but {setting.classes} are asked for"

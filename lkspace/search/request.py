@@ -86,8 +86,8 @@ class Request:
                 raise _differs(folder, f"the search space's {name}", plan.space.get(name), value)
         if plan.environment.get("data_key", data_key) != data_key:
             raise UserError(
-                f"{folder} holds a run on other images: the files of {self.setting.data} have changed since it began;"
-                " name another folder with --run"
+                f"{folder} holds a run on other images: the files of {self.setting.data}, or how lkspace reads them,"
+                " have changed since it began; name another folder with --run"
             )
 
 

@@ -78,7 +78,8 @@ def verify(
                     images = load(setting.data, setting.size, setting.cache, progress)
                 if images.key != study.plan.environment.get("data_key", images.key):
                     raise UserError(
-                        f"the files of {setting.data} have changed since the run: put them back to verify it"
+                        f"the files of {setting.data}, or how lkspace reads them, have changed since the run:"
+                        " put them back to verify it"
                     )
                 if address is None:
                     missing = [replace(m, setting=replace(m.setting, data_key=images.key)) for m in missing]
@@ -87,7 +88,8 @@ def verify(
             if here and remark and console is not None:
                 console.print(remark, highlight=False, markup=False, soft_wrap=True)
             if missing and console is not None:
-                console.print(f"{len(missing)} trainings of up to {length} epochs", highlight=False)
+                shorter = "up to " if any(m.setting.epochs < length for m in missing) else ""
+                console.print(f"{len(missing)} trainings of {shorter}{length} epochs", highlight=False)
             cpus = setting.threads * (concurrency or max(1, cores() // setting.threads))
             with ray_cluster(scratch, address, cpus=cpus, gpus=gpus):
                 slots = trial_slots(setting.threads, gpus)

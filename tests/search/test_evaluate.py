@@ -142,7 +142,7 @@ def test_a_checkpoint_of_something_else_or_nothing_counts_as_none(tmp_path, micr
 def test_other_images_than_those_of_the_run_end_it(tmp_path, micro):
     (report,) = trained(tmp_path, micro, data_key="of other images")
     assert report.outcome is None
-    assert "the files of digits:train=64,val=32 have changed since the run began" in report.fatal
+    assert "the files of digits:train=64,val=32, or how lkspace reads them, have changed since" in report.fatal
 
 
 def test_a_folder_of_another_run_at_the_same_place_is_not_the_drivers(tmp_path, micro):

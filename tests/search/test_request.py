@@ -76,7 +76,7 @@ def test_another_space_or_other_images_are_another_run():
     other = SearchSpace.from_dict({**SPACE.to_dict(), "constraints": []})
     with pytest.raises(UserError, match="the search space's constraints"):
         request(other, **GOOD).check_continues(plan, Path("runs/x"), "k")
-    with pytest.raises(UserError, match="a run on other images: the files of digits have changed"):
+    with pytest.raises(UserError, match="a run on other images: the files of digits, or how lkspace reads them"):
         request(SPACE, **GOOD).check_continues(plan, Path("runs/x"), "other")
 
 

@@ -177,7 +177,7 @@ def test_decode_names_what_is_wrong() -> None:
 
 
 def test_large_spaces_refuse_to_be_enumerated() -> None:
-    with pytest.raises(UserError, match=r"replknet has .* points, more than the 100,000 that can be enumerated"):
+    with pytest.raises(UserError, match=r"replknet has .* points, more than the 200,000 that can be enumerated"):
         SearchSpace.load("replknet").enumerate()
 
 
