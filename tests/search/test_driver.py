@@ -86,6 +86,11 @@ class Run:
         until(lambda: not processes(self.folder.name), "the end of all processes")
 
 
+def requested(space, **call):
+    fixed = {"data": "digits", "overrides": {}, "sampler": "pareto", "seed": 0, "device": "cpu", "command": ""}
+    return request(space, **{"budget": 2, "constraints": [], **fixed, **call})
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Study:
     folder = tmp_path_factory.mktemp("runs") / "whole"
@@ -127,14 +132,23 @@ def test_the_table_of_parts_is_compared_with_what_was_measured(whole):
     assert "5 networks measured whole" in whole.latency_table
 
 
-@pytest.mark.parametrize("scored", [{"objectives": ("latency", "params")}, {"constraints": ("latency<=1s",)}])
-def test_a_run_that_goes_on_keeps_its_pace(tmp_path, monkeypatch, scored):
-    call = {"objectives": ("flops", "params"), **CALL, **scored, "sampler": "random", "folder": tmp_path / "run"}
-    run(SearchSpace.load("replknet-micro"), budget=1, **call)
-    monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path / "another"))
-    trials = run(SearchSpace.load("replknet-micro"), budget=2, **call).trials
-    assert [t.outcome for t in trials] == ["complete"] * 2
-    assert len({t.measurements["latency"]["standard"] for t in trials}) == 1
+def test_a_run_that_goes_on_keeps_its_pace(tmp_path):
+    space, objectives = SearchSpace.load("replknet-micro"), ["latency", "params"]
+    asked = requested(space, objectives=objectives, sampler="random")
+    study = Study.create(tmp_path / "run", asked.plan("run", {"latency": 1e3, "params": 1e9}, {"data_key": ""}))
+    number = study.start(study.given(None, {}), space.reference_points[0])
+    first = {"latency": Measurement(1.0, {"standard": 0.0123}), "params": Measurement(1.0)}
+    study.finish(number, "complete", measurements=first)
+    call = {"budget": 2, "folder": tmp_path / "run", "objectives": objectives, "data": "digits", "sampler": "random"}
+    trials = run(space, **call).trials
+    assert [t.measurements["latency"]["standard"] for t in trials] == [0.0123] * 2
+
+
+def test_a_bound_on_latency_alone_has_one_pace_too(tmp_path):
+    asked = requested(SearchSpace.load("replknet-micro"), objectives=["flops"], constraints=["latency<=1s"])
+    search = _Search(asked, tmp_path, None, 1, 0.0, None, None)
+    search._create("")
+    assert search._standard > 0
 
 
 def test_the_same_call_again_changes_nothing_and_needs_no_ray(whole, monkeypatch):
@@ -175,23 +189,23 @@ def test_trainings_that_diverge_are_told_apart_and_named(tmp_path):
 def test_early_stopping_ends_trials_in_the_middle_of_their_training(tmp_path):
     call = {**CALL, "overrides": {"epochs": 2}, "concurrency": 1}
     space, objectives = SearchSpace.load("replknet-micro"), ["accuracy", "flops"]
-    study = run(space, budget=12, folder=tmp_path, objectives=objectives, early_stopping="halving", **call)
+    study = run(space, budget=10, folder=tmp_path, objectives=objectives, early_stopping="halving", **call)
     assert study.counts().keys() <= {"complete", "stopped", "rejected: params<=20K", "rejected: kernels non-increasing"}
     stopped = [t for t in study.trials if t.outcome == "stopped"]
     assert stopped
-    assert len(study.trials) == 12
+    assert len(study.trials) == 10
     for trial in stopped:
         assert len(trial.curve) == 1
         assert trial.reason == "others of its cost were ahead after epoch 1 of 2"
         assert trial.number not in {t.number for t in study.front()}
     with pytest.raises(UserError, match="early stopping halving, this call has none"):
-        run(space, budget=12, folder=tmp_path, objectives=objectives, early_stopping="none", **call)
+        run(space, budget=10, folder=tmp_path, objectives=objectives, early_stopping="none", **call)
 
 
 def test_a_run_survives_every_kind_of_death(tmp_path):
     """SIGKILL to the driver while it starts and while trials run, SIGKILL to a worker, Ctrl-C; then it ends as if
     nothing had been."""
-    budget = 6
+    budget = 5
     killed = Run(tmp_path / "killed", budget)
     driver = killed.start()
     until((killed.folder / ".lock").exists, "the start")
@@ -211,7 +225,7 @@ def test_a_run_survives_every_kind_of_death(tmp_path):
     # Ray titles a process after the method it runs.
     worker = until(lambda: [p for p, c in processes("killed").items() if ".train" in c], "a trial in a worker")
     os.kill(worker[0], signal.SIGKILL)
-    killed.await_complete(4)
+    killed.await_complete(3)
     driver.send_signal(signal.SIGINT)
     printed, _ = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 130, printed
@@ -233,11 +247,6 @@ def test_a_run_survives_every_kind_of_death(tmp_path):
     assert before.items() <= {t.number: t.id for t in trials}.items()
     scratch = json.loads((killed.folder / ".lock").read_text())["scratch"]
     assert not Path(scratch).exists()
-
-
-def requested(space, **call):
-    fixed = {"data": "digits", "overrides": {}, "sampler": "pareto", "seed": 0, "device": "cpu", "command": ""}
-    return request(space, **{"budget": 2, "constraints": [], **fixed, **call})
 
 
 @pytest.mark.parametrize("again", ["the same storage", "no storage"])

@@ -38,7 +38,7 @@ def test_an_interval_of_tau_holds_the_true_one_nearly_as_often_as_it_says():
     """Bivariate normal pairs of correlation r have tau 2/pi asin r (Kendall, 1949)."""
     rng = np.random.default_rng(0)
     for n, r in ((6, 0.9), (6, 0.8), (12, 0.5), (12, 0.0)):
-        draws = rng.multivariate_normal([0, 0], [[1, r], [r, 1]], (200, n))
+        draws = rng.multivariate_normal([0, 0], [[1, r], [r, 1]], (150, n))
         intervals = [tau_interval(*draw.T, 100) for draw in draws]
         assert np.mean([low <= 2 / np.pi * np.arcsin(r) <= high for low, high in intervals]) > 0.92
 
