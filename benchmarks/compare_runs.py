@@ -56,10 +56,8 @@ def main() -> None:
                 "hypervolume": volumes,
             }
         )
-        least = ", ".join(f"{volume:.4f} after {n}" for n, volume in volumes.items())
-        print(
-            f"{os.path.basename(study.folder or '')}: early stopping {study.plan.early_stopping}, hypervolume {least}"
-        )
+        told = ", ".join(f"{volume:.4f} after {n}" for n, volume in volumes.items())
+        print(f"{os.path.basename(study.folder or '')}: early stopping {study.plan.early_stopping}, hypervolume {told}")
     write(options.out, {**head, "corner": corner.tolist(), "runs": results})
 
 

@@ -183,7 +183,7 @@ def export(
     from lkspace import export as exporting
 
     if trial is None:
-        if "://" in run or _is_run(_place(run)):
+        if _is_run(_place(run)):
             raise UserError(f"{run} is a run: which candidate of it? As in `lkspace export {run} 17`")
         print(exporting.export_reference(run, to, form=form, folder=out))
         return
@@ -320,9 +320,10 @@ def _place(run: str) -> str:
 
 
 def _is_run(place: str) -> bool:
-    from lkspace.study.storage import FILE, POINTER
+    from lkspace.study.storage import FILE, POINTER, is_url
 
-    return os.path.isfile(place) or any(os.path.isfile(os.path.join(place, file)) for file in (FILE, POINTER))
+    files = (place, *(os.path.join(place, file) for file in (FILE, POINTER)))
+    return is_url(place) or any(map(os.path.isfile, files))
 
 
 def _version(wanted: bool) -> None:

@@ -27,7 +27,7 @@ from lkspace.search.environment import environment
 from lkspace.search.evaluate import SEEN, Job
 from lkspace.search.files import made, text_of, write_json, write_text
 from lkspace.search.lock import run_lock
-from lkspace.search.progress import Display, bar, counted
+from lkspace.search.progress import Display, bar, counted, say
 from lkspace.search.propose import Proposer
 from lkspace.search.reference import SAMPLES, reference_point
 from lkspace.search.request import Request, request
@@ -186,16 +186,16 @@ class _Search:
 
     def _create(self, data_key: str) -> Study:
         """Settle the reference point and write what the run is."""
-        request, setting = self.request, self.request.setting
+        request, setting, candidates = self.request, self.request.setting, self._candidates()
         corner = reference_point(
             request.objectives,
             request.constraints,
-            self._candidates(),
+            candidates,
             setting,
             self._measure_first,
         )
         if "latency" in request.measured and self._standard is None:  # a bound alone: its pace must be settled too
-            (any_one,) = self._candidates().sample(1, np.random.default_rng([setting.seed, 2]))
+            (any_one,) = candidates.sample(1, np.random.default_rng([setting.seed, 2]))
             self._measure_first("latency", any_one)
         found = {**environment(setting.device), "seed": request.seed, "command": masked(request.command)}
         plan = request.plan(self._name, corner, {**found, "data_key": data_key})
@@ -289,7 +289,10 @@ class _Search:
         drawn = self._candidates().sample(SAMPLES, np.random.default_rng([self.request.setting.seed, 2]))
         sums = [ms for ms in map(table.sum, drawn) if math.isfinite(ms)]
         if sums and min(sums) > bound.value:
-            self._say(f"{bound}: the fastest of {len(sums)} networks takes {min(sums):.3g} ms by the latency table")
+            self._say(
+                f"{bound}: the fastest of {len(sums)} networks takes {min(sums):.3g} ms"
+                " by the latency table; loosen the bound"
+            )
 
     def _unmeasured(self, study: Study) -> list[tuple[int, list[str]]]:
         """Front members and the scores that have not been measured again on the quiet machine."""
@@ -330,8 +333,7 @@ class _Search:
         return self.address is None and not self.gpus
 
     def _say(self, text: str) -> None:
-        if self.console is not None:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self.console, text)
 
 
 def standard_of(study: Study) -> tuple[float | None, str]:

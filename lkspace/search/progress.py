@@ -65,8 +65,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line for the person, above the panel."""
-        if self._console is not None:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, text)
 
     def final(self) -> None:
         """The last line where there is no panel."""
@@ -140,6 +139,12 @@ class Display:
             shown = f", accuracy {human(accuracy, '%')}" if accuracy is not None else ""
             return f"epoch {len(report.curve)}/{self._epochs}{shown}"
         return ", ".join(f"{n} {human(m.value, _unit(n, ''))}" for n, m in report.measurements.items())
+
+
+def say(console: Console | None, text: str) -> None:
+    """A plain line, as long as it is."""
+    if console is not None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def measure(name: str, architecture: Architecture, setting: Setting, gpus: float
         except Exception as error:
             if not ran_out(error):
                 raise
-            raise RunError(f"{failing}: out of memory") from error
+            raise RunError(f"{failing}: out of memory; free some, then repeat the command") from error
     worker = ray.remote(_measure).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)
     called = worker.remote(name, architecture.to_json(), setting)
     result: Measurement = result_of(called, failing)

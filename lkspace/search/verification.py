@@ -14,12 +14,12 @@ from rich.console import Console
 from lkspace.data import load
 from lkspace.errors import RunError, UserError
 from lkspace.processor import cores
-from lkspace.scores.memory import ran_out
+from lkspace.scores.memory import give_back, ran_out
 from lkspace.scores.score import Diverged, Setting
 from lkspace.search.cluster import ray_cluster, scratch_folder, trial_slots
 from lkspace.search.driver import Interrupted, standard_of
 from lkspace.search.lock import run_lock
-from lkspace.search.progress import bar
+from lkspace.search.progress import bar, say
 from lkspace.search.room import Room
 from lkspace.space.architecture import Architecture
 from lkspace.study import Study
@@ -85,11 +85,11 @@ def verify(
                     missing = [replace(m, setting=replace(m.setting, data_key=images.key)) for m in missing]
             here = address is None and not gpus  # this process measures, on the machine of the run as far as it knows
             standard, remark = standard_of(study)
-            if here and remark and console is not None:
-                console.print(remark, highlight=False, markup=False, soft_wrap=True)
-            if missing and console is not None:
+            if here and remark:
+                say(console, remark)
+            if missing:
                 shorter = "up to " if any(m.setting.epochs < length for m in missing) else ""
-                console.print(f"{len(missing)} trainings of {shorter}{length} epochs", highlight=False)
+                say(console, f"{len(missing)} trainings of {shorter}{length} epochs")
             cpus = setting.threads * (concurrency or max(1, cores() // setting.threads))
             with ray_cluster(scratch, address, cpus=cpus, gpus=gpus):
                 slots = trial_slots(setting.threads, gpus)
@@ -201,11 +201,11 @@ def _train(
             done += 1
     if lost:
         which = ", ".join(map(str, sorted(set(lost))))
-        text = f"no memory for {len(lost)} of {len(missing)} trainings, with nothing beside them either: trial {which}"
+        text = f"no memory for {len(lost)} of {len(missing)} trainings, with nothing beside them either: trial {which};"
+        text += " the same command tries them again"
         if len(lost) == len(missing):
             raise RunError(text)
-        if console is not None:
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(console, text)
 
 
 def _longer(architecture: str, setting: Setting) -> Longer | None:
@@ -215,15 +215,19 @@ def _longer(architecture: str, setting: Setting) -> Longer | None:
 
     prepare_process(setting)
     start = time.perf_counter()
-    accuracy: float | None
+    accuracy: float | None = None
+    enough = True
     try:
         *_, last = Accuracy().measure(Architecture.from_json(architecture), setting)
         accuracy = last.value
     except Diverged:
-        accuracy = None
+        pass
     except Exception as error:
         if not ran_out(error):
             raise
+        enough = False
+    if not enough:  # only now, when the error and all that it held are gone: this process stays, beside others
+        give_back(setting.device)
         return None
     return Longer(setting.epochs, setting.seed, accuracy, time.perf_counter() - start)
 
@@ -241,7 +245,6 @@ def _measure(
                 found = measure("latency", trial.architecture, setting, gpus, here=here)
                 study.remeasured(trial.number, {"latency": found})
             except RunError as error:
-                if console is not None:
-                    console.print(f"trial {trial.number}: {error}", highlight=False, markup=False, soft_wrap=True)
+                say(console, f"trial {trial.number}: {error}")
             if progress is not None:
                 progress(done, len(timed))

@@ -6,10 +6,8 @@ import warnings
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
 
-from lkspace.errors import RunError, UserError
+from lkspace.errors import UserError
 from lkspace.study import attributes, storage
 from lkspace.study.record import FORMAT, Plan
 
@@ -57,7 +55,8 @@ def make_file(folder: Path, plan: Plan) -> None:
         raise _exists(plan, folder)
     part.unlink(missing_ok=True)
     database = storage.connect(part, create=True)
-    _make(database, folder, plan)
+    with storage.writing(folder):
+        _make(database, folder, plan)
     database.remove_session()
     database.engine.dispose()
     part.rename(target)
@@ -75,19 +74,12 @@ def make_in_database(folder: Path, plan: Plan, url: str) -> None:
         if pointer.exists() or not ours or database.get_n_trials(study._study_id):
             raise _exists(plan, url)
         database.delete_study(study._study_id)
-    _make(database, folder, plan)
+    with storage.writing(folder):
+        _make(database, folder, plan)
     pointer.write_text(f"{storage.without_password(url, plan.name)}\n", encoding="utf-8")
 
 
 def _make(database: optuna.storages.RDBStorage, folder: Path, plan: Plan) -> None:
-    """RunError if it cannot be written."""
-    try:
-        _write(database, folder, plan)
-    except (StorageInternalError, SQLAlchemyError) as error:
-        raise RunError(f"{folder}: {storage.lost(error)}") from error
-
-
-def _write(database: optuna.storages.RDBStorage, folder: Path, plan: Plan) -> None:
     with storage.quiet():
         study = optuna.create_study(
             storage=database, study_name=plan.name, directions=[o.direction for o in plan.objectives]

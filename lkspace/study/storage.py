@@ -49,9 +49,10 @@ def is_url(place: str) -> bool:
 
 def without_password(url: str, name: str) -> str:
     """URL#NAME fit for a file: a database server takes the password from its own places (PGPASSWORD, ~/.pgpass)."""
-    bare = make_url(split_url(url)[0])
+    address = split_url(url)[0]
+    bare = make_url(address)
     if bare.drivername == "sqlite":  # a path means the same from every folder
-        bare = bare.set(database=str(_sqlite_path(split_url(url)[0])))
+        bare = bare.set(database=str(_sqlite_path(address)))
     bare = bare.difference_update_query(["password"])._replace(password=None)
     return f"{bare.render_as_string(hide_password=False)}#{name}"
 
@@ -118,7 +119,9 @@ def connect(place: str | Path, *, create: bool = False) -> optuna.storages.RDBSt
         return _open("sqlite://", options, create)
     except (SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError, AssertionError) as error:
         if not there:
-            raise RunError(f"{str(path)!r} cannot be written ({_root(error)})") from None
+            raise RunError(
+                f"{str(path)!r} cannot be written ({_root(error)}); name a folder that you may write"
+            ) from None
         raise UserError(f"{str(path)!r} is not a study that can be read ({_root(error)})") from None
 
 
@@ -126,6 +129,15 @@ def lost(error: Exception) -> str:
     """What to say of an error of the storage while a study is written."""
     why = " ".join(str(error.__cause__ or error).split("\n")[0].split())
     return f"the study cannot be written ({why}); free space, then repeat the call"
+
+
+@contextlib.contextmanager
+def writing(place: object) -> Iterator[None]:
+    """RunError that begins with `place` if what is written inside cannot be kept."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        raise RunError(f"{place}: {lost(error)}") from error
 
 
 def check_url(text: str) -> None:

@@ -16,18 +16,16 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
-from lkspace.errors import RunError, UserError
+from lkspace.errors import UserError
 from lkspace.scores.score import Measurement
 from lkspace.space.architecture import Architecture
 from lkspace.study import attributes, opening, pareto, partial
 from lkspace.study.proposals import Asked, Proposals, distribution
 from lkspace.study.record import Objective, Origin, Outcome, Plan, Trial, violations
-from lkspace.study.storage import lost, now, quiet, split_url
+from lkspace.study.storage import now, quiet, split_url, writing
 from lkspace.study.trust import Longer, Trust, trust
 
 if TYPE_CHECKING:
@@ -290,10 +288,8 @@ class Study:
 
     def _note(self, key: str, value: Any) -> None:
         """RunError if it cannot be kept."""
-        try:
+        with writing(self.folder or self.name):
             self._optuna.set_user_attr(key, value)
-        except (StorageInternalError, SQLAlchemyError) as error:
-            raise RunError(f"{self.folder or self.name}: {lost(error)}") from error
 
     @cached_property
     def _proposals(self) -> Proposals:

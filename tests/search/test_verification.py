@@ -154,7 +154,10 @@ def test_a_worker_tells_lack_of_memory_from_divergence_and_from_a_bug(invented, 
         return verification._longer(invented.trials[0].architecture.to_json(), Setting(**invented.plan.setting))
 
     monkeypatch.setattr("lkspace.search.trainable.prepare_process", lambda _: None)  # it is for a process's whole life
+    given_back = []
+    monkeypatch.setattr("lkspace.search.verification.give_back", given_back.append)
     assert ended(MemoryError("32 GiB")) is None
+    assert given_back == ["cpu"]  # the process stays, beside those that train
     assert ended(RuntimeError("DefaultCPUAllocator: can't allocate memory")) is None
     assert ended(Diverged("loss is nan")).accuracy is None
     with pytest.raises(KeyError):
