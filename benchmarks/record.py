@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu or cuda[:N]; trainings on a GPU share it")
-    parser.add_argument("--data", default="digits:size=32,train=1500,val=1000")
+    parser.add_argument("--data", default="digits:size=32,train=12000,epoch=1500,val=4000")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--limit", type=int, help="only so many architectures, for a try")

@@ -19,13 +19,13 @@ _MOVES = 1  # keeps what is drawn for an epoch apart from the orders, which take
 
 
 class Batches:
-    """A split, batch by batch: `epoch(n)` iterates over all of it once, or over the next `count` images of it.
+    """A split, batch by batch: `epoch(n)` iterates over all of it once, or over `count` images of it.
 
     augment: shuffle, and move or mirror images if `shift` or `flip`, drawn from (seed, epoch); otherwise the images
     as they are, in order. A last batch that is smaller comes too when not augmenting; it is left out of a training,
     where batch norm would see few images, unless it is the only one.
-    count: images of an epoch when augmenting: the next epoch goes on with the next ones, until all had their turn;
-        None: all.
+    count: images of an epoch; None: all. When augmenting, the next epoch goes on with the next ones, until all had
+        their turn; otherwise they are drawn once, from `seed`, and are the same in every epoch.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Batches:
         self.augment = augment
         self.flip = augment and flip
         self.shift = augment and shift
-        self.count = len(split) if count is None or not augment else count
+        self.count = len(split) if count is None else count
 
     def __len__(self) -> int:
         whole, rest = divmod(self.count, self.batch)
@@ -55,7 +55,7 @@ class Batches:
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(x, y): x (n, 3, s, s) float32 on the device, normalised, channels_last; y (n,) int64."""
         rng = np.random.default_rng([self.seed, number, _MOVES])
-        order = self._order(number) if self.augment else np.arange(self.count)
+        order = self._order(number) if self.augment else np.sort(self._order(1))
         for start in range(0, len(self) * self.batch, self.batch):
             chosen = order[start : start + self.batch]
             # A sorted gather reads a memory map forwards; the order within a batch does not matter.

@@ -30,14 +30,14 @@ NOISE = 0.12
 DEFAULT_SIZE = 64
 # Sides of the digit over the side of the canvas, when no range is given: 40 to 60 of 64.
 SMALLEST, LARGEST = 40 / 64, 60 / 64
-TRAIN_CANVASES, EPOCH_CANVASES, VAL_CANVASES = 8000, 2000, 2000
+TRAIN_CANVASES, EPOCH_CANVASES, VAL_CANVASES = 8000, 2000, 4000
 CHUNK = 250
-_KNOWN = {"size": "64", "range": "40-60", "train": "8000", "epoch": "2000", "val": "2000", "seed": "0"}
+_KNOWN = {"size": "64", "range": "40-60", "train": "8000", "epoch": "2000", "val": "4000", "seed": "0"}
 
 
 @dataclass(frozen=True)
 class Digits:
-    """`digits[:size=64,range=40-60,train=8000,epoch=2000,val=2000,seed=0]`: side of the canvas, sides of the digit,
+    """`digits[:size=64,range=40-60,train=8000,epoch=2000,val=4000,seed=0]`: side of the canvas, sides of the digit,
     how many canvases, how many an epoch trains on, and which ones: each seed is another data set.
 
     low, high: sides of the digit in pixels, uniform in [low, high); None: in proportion to the canvas.

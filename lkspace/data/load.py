@@ -40,7 +40,7 @@ def load(
 ) -> ImageSet:
     """Images and labels of a data spec: decoded on the first call, memory-mapped from the cache on every later one.
 
-    spec: digits[:size=64,range=40-60,train=8000,epoch=2000,val=2000,seed=0], folder:PATH, cifar10:PATH, cifar100:PATH,
+    spec: digits[:size=64,range=40-60,train=8000,epoch=2000,val=4000,seed=0], folder:PATH, cifar10:PATH, cifar100:PATH,
         npz:PATH.
     size: side in pixels that images are cropped to a square and resized to; None: the source's own.
     cache: folder in place of `cache_folder()`.

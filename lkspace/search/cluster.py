@@ -136,6 +136,17 @@ def _terminated_like_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def check_gpus(gpus: float, address: str | None) -> None:
+    """UserError if this machine is to lend GPUs and has none that torch can use; a cluster answers for its own."""
+    if not gpus or address is not None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        build = "" if torch.backends.cuda.is_built() else f", and torch {torch.__version__} is built without CUDA"
+        raise UserError(f"gpus_per_trial is {gpus:g}, but torch finds no GPU here{build}: leave --gpus-per-trial away")
+
+
 def trial_slots(cpus_per_trial: int, gpus_per_trial: float) -> int:
     """How many trials fit the running Ray at a time; UserError if not even one does."""
     import ray

@@ -22,7 +22,7 @@ from lkspace.scores.agreement import Agreement, agreement
 from lkspace.scores.latency_table import ROUNDS, LatencyTable, distinct_parts
 from lkspace.scores.score import Measurement
 from lkspace.search.candidates import REMEMBERED, Candidates, Estimate, cheap_scores
-from lkspace.search.cluster import ray_cluster, scratch_folder, trial_slots
+from lkspace.search.cluster import check_gpus, ray_cluster, scratch_folder, trial_slots
 from lkspace.search.environment import environment
 from lkspace.search.evaluate import SEEN, Job
 from lkspace.search.files import made, text_of, write_json, write_text
@@ -84,6 +84,7 @@ def run(
         raise UserError(f"concurrency is {concurrency}, expected at least 1")
     if not 0 <= gpus_per_trial < math.inf:
         raise UserError(f"gpus_per_trial is {gpus_per_trial}, expected 0 or more")
+    check_gpus(gpus_per_trial, address)
     asked = request(
         space,
         budget=budget,

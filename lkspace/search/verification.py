@@ -16,7 +16,7 @@ from lkspace.errors import RunError, UserError
 from lkspace.processor import cores
 from lkspace.scores.memory import give_back, ran_out
 from lkspace.scores.score import Diverged, Setting
-from lkspace.search.cluster import ray_cluster, scratch_folder, trial_slots
+from lkspace.search.cluster import check_gpus, ray_cluster, scratch_folder, trial_slots
 from lkspace.search.driver import Interrupted, standard_of
 from lkspace.search.lock import run_lock
 from lkspace.search.progress import bar, say
@@ -65,6 +65,7 @@ def verify(
         raise UserError(f"{folder} names no run's folder: the longer trainings need the one that the run was made in")
     setting = Setting(**study.plan.setting)
     gpus = _gpus(setting, gpus_per_trial)
+    check_gpus(gpus, address)
     length = _length(epochs, setting.epochs)
     chosen = _chosen(study, top)
     if seeds < 1:

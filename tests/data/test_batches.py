@@ -26,6 +26,19 @@ def test_evaluation_is_all_images_in_order():
     assert batches[0][0].is_contiguous(memory_format=torch.channels_last)
 
 
+def test_evaluation_of_some_takes_the_same_ones_each_time():
+    part = split(40)
+    looked_at = [
+        np.concatenate([x.numpy() for x, _ in Batches(part, 4, seed, "cpu", augment=False, count=10).epoch(epoch)])
+        for seed, epoch in ((3, 0), (3, 7), (4, 0))
+    ]
+    assert len(looked_at[0]) == 10
+    np.testing.assert_array_equal(looked_at[0], looked_at[1])
+    assert not np.array_equal(looked_at[0], looked_at[2])
+    places = [np.flatnonzero((plain(part.images) == image).all(axis=(1, 2, 3))) for image in looked_at[0]]
+    assert sorted({int(place[0]) for place in places}) == [int(place[0]) for place in places]  # in order, each once
+
+
 def test_same_seed_and_epoch_same_batches():
     part = split(64)
     draws = {

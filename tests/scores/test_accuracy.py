@@ -72,6 +72,17 @@ def test_value_and_loss_are_those_of_all_validation_images(images):
     assert measurements[-1].details["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_before_the_end_a_part_of_the_validation_images_says_how_far_it_is(images):
+    """The same part each time, no fewer than the least; more would be the time of a training that may be stopped."""
+    few, whole = (run(images, glance=5, glance_least=least)[1] for least in (8, 50))
+    assert [m.details["images"] for m in few] == [10, 10, 50]
+    assert [m.details["images"] for m in whole] == [50, 50, 50]
+    assert [m.details["images"] for m in run(images, glance=10, glance_least=8)[1]] == [8, 8, 50]
+    assert all(10 * m.value == pytest.approx(round(10 * m.value)) for m in few[:2])
+    assert few[0].details["loss"] != whole[0].details["loss"]
+    assert few[-1].details["loss"] == whole[-1].details["loss"]  # looking does not change what is learnt
+
+
 @pytest.mark.parametrize(("channels", "layout"), [((4, 8), torch.contiguous_format), ((8, 12), torch.channels_last)])
 def test_few_channels_are_trained_in_the_other_layout_to_the_same_end(images, monkeypatch, channels, layout):
     narrow, found = dataclasses.replace(TINY, channels=channels), []

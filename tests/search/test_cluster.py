@@ -28,6 +28,16 @@ def test_a_client_address_is_refused_with_the_mend(tmp_path):
         pass
 
 
+def test_gpus_that_are_not_here_are_told_before_anything_starts(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match=r"gpus_per_trial is 0\.5, but torch finds no GPU here"):
+        cluster.check_gpus(0.5, None)
+    cluster.check_gpus(0.5, "head:6379")
+    cluster.check_gpus(0.0, None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    cluster.check_gpus(1.0, None)
+
+
 @pytest.mark.parametrize(
     ("gpus", "per_trial", "slots"),
     [(2, 0.5, 4), (2, 1, 2), (3, 2, 1), (1, 0.3, 3), (2, 0.66, 2), (0, 0.5, 0), (1, 0.1, 10)],
