@@ -62,7 +62,7 @@ def main() -> None:
     head = circumstances() | {
         "threads": options.threads,
         "busy": options.busy,
-        "schemes": scheme_summary(),
+        "schemes": scheme_summary().replace(str(Path.home()), "~"),
         "peak_gmacs": peak(),
     }
     print(f"{head['processor']}, {options.threads} threads, torch {head['torch']}, {head['operator_instruction_set']}")
