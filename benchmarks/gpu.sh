@@ -72,7 +72,7 @@ install_missing() {
     local missing
     missing=$("$python" - <<'PYTHON'
 from importlib.util import find_spec
-needed = {"optuna": "optuna>=4.5", "ray": "ray[tune]>=2.50", "fvcore": "fvcore", "plotly": "plotly>=6.0",
+needed = {"optuna": "optuna>=5.0", "ray": "ray[tune]>=2.50", "fvcore": "fvcore", "plotly": "plotly>=6.0",
           "pydantic": "pydantic>=2.9", "yaml": "pyyaml", "PIL": "pillow", "safetensors": "safetensors",
           "sklearn": "scikit-learn", "pandas": "pandas", "typer": "typer", "rich": "rich"}
 print(*(package for module, package in needed.items() if find_spec(module) is None))

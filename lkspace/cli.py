@@ -55,7 +55,10 @@ def search(
     run: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/SPACE")] = None,
     storage: Annotated[
         str | None,
-        typer.Option(help="URL of another Optuna storage.", show_default="SQLite in the run's folder"),
+        typer.Option(
+            help="SQLite or PostgreSQL URL of the record; URL#NAME names the study in it.",
+            show_default="SQLite in the run's folder",
+        ),
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Trials at a time.", show_default="one a core, one a GPU")
@@ -63,9 +66,11 @@ def search(
     cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Threads of one trial.", show_default="1")] = None,
     gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="GPUs of one trial; a fraction shares one.")] = 0.0,
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default="this machine")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Length of the proxy training.")] = None,
-    batch: Annotated[int | None, typer.Option(min=2, help="Batch of the proxy training.")] = None,
-    rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate of the proxy training.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Length of the proxy training.", show_default="4")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Batch of the proxy training.", show_default="32")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.0, help="Peak learning rate of the proxy training.", show_default="0.01")
+    ] = None,
     latency_batch: Annotated[int, typer.Option(min=1, help="Images a timed pass holds.")] = 1,
     latency_dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the timed pass.")
@@ -82,7 +87,7 @@ def search(
     from lkspace.quantity import Bound
     from lkspace.report import front_table, write_page
     from lkspace.space.search_space import SearchSpace
-    from lkspace.study.storage import split_url
+    from lkspace.study.storage import masked_word, split_url
 
     _reject_unusable_numbers(rate)
     names = [name.strip() for name in objectives.split(",")]
@@ -116,7 +121,7 @@ def search(
             concurrency=concurrency,
             gpus_per_trial=gpus_per_trial,
             address=address,
-            command=shlex.join(["lkspace", *sys.argv[1:]]),
+            command=shlex.join(["lkspace", *map(masked_word, sys.argv[1:])]),
             console=console,
         )
     except searching.Interrupted as interrupted:
@@ -186,6 +191,8 @@ def export(
         if _is_run(_place(run)):
             raise UserError(f"{run} is a run: which candidate of it? As in `lkspace export {run} 17`")
         print(exporting.export_reference(run, to, form=form, folder=out))
+        if exporting.takes_weights(to):
+            print(f"{run} is an architecture without trained weights: these are random", file=sys.stderr)
         return
     study = _study(run)
     print(exporting.export_trial(study, trial, to, form=form, folder=out))
@@ -300,7 +307,7 @@ def check(space: Annotated[str, typer.Argument(help="Name or YAML file.")]) -> N
 
 def _reject_unusable_numbers(rate: float | None) -> None:
     if rate is not None and not 0 < rate < float("inf"):
-        raise UserError(f"--rate {rate}: expected a positive learning rate such as 0.006")
+        raise UserError(f"--rate {rate}: expected a positive learning rate such as 0.01")
 
 
 def _given(**options: object) -> dict[str, object]:

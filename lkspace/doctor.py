@@ -18,6 +18,7 @@ import lkspace
 from lkspace import kernels
 from lkspace.data import cache_folder
 from lkspace.errors import RunError, UserError
+from lkspace.kernels import gpu
 from lkspace.scores import pace, timing
 from lkspace.scores.latency import device_name, only_threads
 from lkspace.scores.quiet import Device, lock_folder
@@ -149,7 +150,7 @@ def _operator() -> Iterator[Line]:
     if schemes:
         yield Line("operator's schemes", schemes)
     if torch.cuda.is_available():
-        missing = reasons["gpu"]
+        missing = reasons["gpu"] or gpu.too_old(0)
         hint = "large depthwise convolutions are slow on the GPU" if missing else ""
         yield Line("operator on a GPU", f"torch: {missing}" if missing else "gpu", "warn" if missing else "ok", hint)
 

@@ -1,5 +1,6 @@
 """Numbers with units as people write them: `latency<=5ms`, `params<=2M`, `accuracy>=80%`."""
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ _SUFFIXES = {
     "fraction": {"": 1.0, "%": 1e-2},
 }
 _KINDS = {"latency": "latency", "accuracy": "fraction"}
+_NEVER_NEGATIVE = ("latency", "accuracy", "params", "flops")
 _ROUNDED_UP = 0.9995  # and more are 1 in three digits
-_BOUND = re.compile(r"\s*([a-z_]+)\s*(<=|>=)\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*", re.ASCII)
+_BOUND = re.compile(r"\s*([a-z_][a-z0-9_]*)\s*(<=|>=)\s*(-?[0-9.]+(?:e[+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Bound:
             value = math.inf
         if not math.isfinite(value):  # 1.2.3, or 1e999
             raise UserError(f"constraint {text!r}: {number!r} is not a number")
+        if value < 0 and name in _NEVER_NEGATIVE:
+            raise UserError(f"constraint {text!r}: {name} is never less than 0")
         if _KINDS.get(name) == "fraction" and value * factors[suffix] > 1:
             raise UserError(
                 f"constraint {text!r}: {name} is a part of 1, or of 100 with a '%', as in {name}{relation}80%"
@@ -57,8 +61,9 @@ class Bound:
 
     def __str__(self) -> str:
         text = f"{self.name}{self.relation}{human(self.value, unit_of(self.name)).replace(' ', '')}"
-        if math.isclose(Bound.parse(text).value, self.value, rel_tol=1e-12):
-            return text
+        with contextlib.suppress(UserError):  # a bound that nobody would write, such as an accuracy beyond 1
+            if math.isclose(Bound.parse(text).value, self.value, rel_tol=1e-12):
+                return text
         return (
             f"{self.name}{self.relation}{self.value:.15g}{'ms' if self.name == 'latency' else ''}"  # to the last digit
         )

@@ -39,6 +39,8 @@ def test_a_bound_is_kept_in_the_unit_of_its_score(text: str, expected: Bound) ->
         ("", "NAME<=VALUE"),
         ("flops<=nan", "NAME<=VALUE"),
         ("accuracy>=90", "accuracy>=80%"),
+        ("latency<=-5ms", "never less than 0"),
+        ("Latency<=5ms", "NAME<=VALUE"),
         ("accuracy>=100.1%", "part of 1"),
     ],
 )
@@ -52,6 +54,20 @@ def test_nan_keeps_no_bound_and_the_edge_is_inside() -> None:
     assert bound.holds(5.0)
     assert not bound.holds(math.nan)
     assert not Bound("accuracy", ">=", 0.5).holds(math.nan)
+
+
+@pytest.mark.parametrize(
+    ("bound", "text"),
+    [
+        (Bound("top5", ">=", 0.9), "top5>=0.9"),
+        (Bound("my_score2", ">=", -1.25), "my_score2>=-1.25"),
+        (Bound("accuracy", "<=", 1.5), "accuracy<=1.5"),
+    ],
+)
+def test_bounds_on_scores_of_others_are_shown_too(bound: Bound, text: str) -> None:
+    assert str(bound) == text
+    if bound.name != "accuracy":
+        assert Bound.parse(text) == bound
 
 
 @given(st.sampled_from(["latency", "params", "flops", "accuracy"]), st.sampled_from(["<=", ">="]), st.integers(1, 999))

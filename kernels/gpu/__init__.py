@@ -37,13 +37,20 @@ def refuses(x: Tensor, weight: Tensor) -> str:
             return "Triton's interpreter is slow: it computes only what LKSPACE_KERNEL=gpu forces it to"
     elif x.device.type != "cuda":
         return f"the GPU backend computes on NVIDIA GPUs, x is on {x.device}"
-    elif torch.cuda.get_device_capability(x.device) < _LEAST:
-        return f"the GPU backend needs compute capability {_LEAST[0]}.{_LEAST[1]}"
+    elif reason := too_old(x.device):
+        return reason
     if x.dtype not in _DTYPES:
         return f"the GPU backend computes float32, bfloat16 and float16, x is {x.dtype}"
     if sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True)) >= _REACH:
         return "the GPU backend computes images of fewer than 2^31 elements"
     return ""
+
+
+def too_old(device: torch.device | int) -> str:
+    """What a GPU of this machine lacks; "" if nothing."""
+    if torch.cuda.get_device_capability(device) >= _LEAST:
+        return ""
+    return f"the GPU backend needs compute capability {_LEAST[0]}.{_LEAST[1]}"
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "") -> Tensor:

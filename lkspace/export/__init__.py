@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lkspace.export.target import Package, Target
     from lkspace.nets import Form
-    from lkspace.study import Study
+    from lkspace.study import Study, Trial
 
 __all__ = ["export", "export_reference", "export_trial", "takes_weights", "trial_weights", "verify"]
 
@@ -82,7 +82,7 @@ def export_trial(
     """
     trial, setting = study.trial(number), study.plan.setting
     weights = trial_weights(study, number)
-    if weights is None and trial.outcome == "complete" and "accuracy" in trial.values and takes_weights(target):
+    if weights is None and _trained(study, trial) and takes_weights(target):
         where = f"in {study.folder / 'trials' / str(number)}" if study.folder else "here, without the run's folder"
         raise UserError(f"trial {number} was trained, but its weights are not {where}; `--to json` needs none")
     values = {name: value for name, value in trial.values.items() if math.isfinite(value)}  # JSON knows no others
@@ -101,9 +101,34 @@ def export_trial(
 
 
 def trial_weights(study: "Study", number: int) -> Path | None:
-    """The weights file of a trial's proxy training, in the run's folder; None if there is none."""
-    found = sorted((study.folder / "trials" / str(number)).glob("*.safetensors")) if study.folder else []
-    return found[0] if found else None
+    """The weights file of a trial's proxy training, in the run's folder; None if there is none.
+
+    One of another architecture, which an earlier run in the same folder left, is none.
+    """
+    trial = study.trial(number)
+    if study.folder is None or not _trained(study, trial):
+        return None
+    for path in sorted((study.folder / "trials" / str(number)).glob("*.safetensors")):
+        if _architecture_of(path) in (None, trial.architecture):
+            return path
+    return None
+
+
+def _trained(study: "Study", trial: "Trial") -> bool:
+    """Whether its proxy training ran to its end, so that it left weights."""
+    return bool(trial.curve) and trial.curve[-1].get("epoch") == study.plan.setting.get("epochs")
+
+
+def _architecture_of(path: Path) -> Architecture | None:
+    """Whose weights a file says that it holds; None if it does not say."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            text = (file.metadata() or {}).get("architecture")
+        return None if text is None else Architecture.from_json(text)
+    except (OSError, SafetensorError, UserError):
+        return None
 
 
 def takes_weights(target: str) -> bool:

@@ -356,7 +356,7 @@
       parts.push(make("details", {}, make("summary", { textContent: "What the numbers are made of" }), list));
     }
     if (t.spent) parts.push(make("p", { className: "caption", textContent: `Time: ${t.spent}.` }));
-    parts.push(make("h3", { textContent: "More of it, and to take it away" }), make("pre", {}, make("code", { textContent: `lkspace show ${place} ${t.number}\nlkspace export ${place} ${t.number} --to replknet` })));
+    parts.push(make("h3", { textContent: "More of it, and to take it away" }), make("pre", {}, make("code", { textContent: `lkspace show ${place} ${t.number}\nlkspace export ${place} ${t.number} --to ${a.shortcut.includes(false) || a.stem_stride !== 4 ? "json" : "replknet"}` })));
     $("card").replaceChildren(...parts);
   }
   function values(t) {

@@ -5,7 +5,7 @@ import gc
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,15 @@ def timed(network: nn.Module, images: Tensor, setting: Setting) -> dict[str, Any
         "torch": torch.__version__,
         "lkspace": lkspace.__version__,
     }
+
+
+def elsewhere(latency: Mapping[str, Any], device: str) -> str:
+    """What differs here from where a latency, given with its details, was measured; "" if nothing does."""
+    now: dict[str, Any] = {"device": device_name(device), "torch": torch.__version__, "lkspace": lkspace.__version__}
+    if not device.startswith("cuda"):
+        now |= {"cores": os.cpu_count(), "implementation": kernels.implementation()}
+    differing = (key for key, value in now.items() if latency.get(key, value) != value)
+    return next((f"{key} {latency[key]}, here {now[key]}" for key in differing), "")
 
 
 def device_name(device: str) -> str:

@@ -81,16 +81,21 @@ def _varied(space: SearchSpace) -> Iterator[list[str]]:
 class LatencyTable:
     """Times of parts on one device, with one batch, precision and number of threads; kept in the cache folder.
 
-    setting: what is timed and how. times: milliseconds of each part by its key and memory format.
+    setting: what is timed and how. times: milliseconds of each part by its key and memory format. standard: seconds of
+    the yardstick at whose pace they are; None on a GPU.
     """
 
     setting: Setting
     times: dict[str, Times] = field(default_factory=dict)
+    standard: float | None = None
 
     @classmethod
     def open(cls, setting: Setting) -> Self:
         """What is known of this device with these versions; empty if nothing is, or the file is damaged."""
-        return cls(setting, _read(_file(setting)))
+        table = cls(setting, *_read(_file(setting)))
+        if setting.device == "cpu" and (now := _standard_now(setting)) is not None:
+            table._adopt(now)
+        return table
 
     @property
     def path(self) -> Path:
@@ -119,6 +124,7 @@ class LatencyTable:
             threads = self.setting.latency_threads
             with Device("cpu").exclusive(timeout=PATIENCE, in_line=True), only_threads(threads):
                 pace.settle(threads, self.setting.cache)
+            self._adopt(_standard_now(self.setting))
         kept = time.monotonic()
         try:
             for done, part in enumerate(timings):
@@ -151,10 +157,15 @@ class LatencyTable:
         """What a latency is made of but for factors (see `agreement.py`): the sum, and the network's parameters."""
         return self.sum(architecture), float(nets.params(architecture, self.setting.classes))
 
+    def _adopt(self, standard: float | None) -> None:
+        """Times are at the pace of a standard: bring those that are known to the one that new ones will be at."""
+        self.times = _at(self.times, self.standard, standard)
+        self.standard = standard
+
     def _keep(self) -> None:
         """On disk, beside what other processes have found out meanwhile; a full disk costs the memory, not the run."""
-        self.times = {**_read(self.path), **self.times}
-        content = {"conditions": _conditions(self.setting), "milliseconds": self.times}
+        self.times = {**_at(*_read(self.path), self.standard), **self.times}
+        content = {"conditions": _conditions(self.setting), "standard": self.standard, "milliseconds": self.times}
         try:
             with replacing(self.path) as new:
                 new.write_text(json.dumps(content, indent=1))
@@ -254,13 +265,25 @@ def _file(setting: Setting) -> Path:
     return (setting.cache or cache_folder()) / "latency" / f"{setting.device.split(':')[0]}-{name}.json"
 
 
-def _read(path: Path) -> dict[str, Times]:
-    """What the file holds of sound times; nothing if it cannot be read."""
+def _read(path: Path) -> tuple[dict[str, Times], float | None]:
+    """What the file holds of sound times, and the standard whose pace they are at; nothing if it cannot be read."""
     try:
-        found: Mapping[str, Any] = json.loads(path.read_text())["milliseconds"]
-        return {key: dict(times) for key, times in found.items() if _sound(times)}
+        found: Mapping[str, Any] = json.loads(path.read_text())
+        times = {key: dict(times) for key, times in found["milliseconds"].items() if _sound(times)}
+        standard = found.get("standard")
+        return times, float(standard) if isinstance(standard, int | float) and 0 < standard < math.inf else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        return {}, None
+
+
+def _standard_now(setting: Setting) -> float | None:
+    return pace.known_standard(pace.standard_file(setting.latency_threads, setting.cache))
+
+
+def _at(times: Mapping[str, Times], old: float | None, new: float | None) -> dict[str, Times]:
+    """Times at the pace of another standard, in seconds; as they are where one is not known, as on a GPU."""
+    factor = 1.0 if old is None or new is None else new / old
+    return {key: {layout: [factor * ms for ms in row] for layout, row in known.items()} for key, known in times.items()}
 
 
 def _sound(times: Any) -> bool:

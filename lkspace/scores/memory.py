@@ -7,6 +7,7 @@ of the time: benchmarks/proxy_step.py).
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -82,7 +83,11 @@ def ran_out(error: BaseException) -> bool:
 
 
 def give_back(device: str) -> None:
-    """Let other processes have the memory of a GPU that this one keeps for tensors to come."""
+    """Free what a training that is over leaves, and let other processes have a GPU's memory that it lay in.
+
+    Optimizer and schedule refer to each other and to the weights: only the collector frees them.
+    """
+    gc.collect()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
 

@@ -7,14 +7,13 @@ is reported is the candidate's time at the pace at which this machine first ran 
 shows both. A GPU has none: it holds its clock under load.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,6 +35,7 @@ SIDE = 64
 # A large candidate drives the yardstick out of the caches, and its first pass then takes longer: the last is timed.
 PASSES = 3
 _LOOK = 40  # runs, a quarter of a second
+_unwritten = dict[Path, float]()  # standards that the cache would not take
 
 
 def yardstick_on_cpu(passes: int = PASSES) -> Callable[[], float]:
@@ -72,7 +72,7 @@ def _network() -> tuple[nn.Module, Tensor]:
 def standard(seconds: float, threads: int, cache: Path | None) -> float:
     """Seconds of the yardstick when this machine first ran it with these versions and threads: now, if never before.
 
-    A cache that cannot be written costs the memory, not the measurement. Called by one process at a time, which holds
+    Where the cache cannot be written this process remembers it. Called by one process at a time, which holds
     the device.
     """
     path = standard_file(threads, cache)
@@ -80,22 +80,12 @@ def standard(seconds: float, threads: int, cache: Path | None) -> float:
     if known is not None:
         return known
     content = {"conditions": _conditions(threads), "measured": time.strftime("%Y-%m-%d %H:%M"), "seconds": seconds}
-    with contextlib.suppress(OSError), replacing(path) as new:
-        new.write_text(json.dumps(content, indent=1))
+    try:
+        with replacing(path) as new:
+            new.write_text(json.dumps(content, indent=1))
+    except OSError:
+        _unwritten[path] = seconds
     return seconds
-
-
-def elsewhere(latency: Mapping[str, Any]) -> str:
-    """What differs here from where a latency, given with its details, was measured on a CPU; "" if nothing does."""
-    now = {
-        "device": processor_name(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "lkspace": lkspace.__version__,
-        "implementation": kernels.implementation(),
-    }
-    differing = (key for key, value in now.items() if latency.get(key, value) != value)
-    return next((f"{key} {latency[key]}, here {now[key]}" for key in differing), "")
 
 
 def settle(threads: int, cache: Path | None) -> None:
@@ -123,9 +113,9 @@ def standard_file(threads: int, cache: Path | None = None) -> Path:
 
 
 def known_standard(path: Path) -> float | None:
-    """Seconds; None if there is no file or it is damaged."""
+    """Seconds; None if there is no file or it is damaged, and this process has not settled it for itself."""
     try:
         found = json.loads(path.read_text())["seconds"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return _unwritten.get(path)
     return float(found) if isinstance(found, int | float) and 0 < found < math.inf else None

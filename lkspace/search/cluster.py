@@ -6,6 +6,7 @@ seconds, two idle agents try for a minute to report the death to nobody), and wr
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 import signal
@@ -33,6 +34,7 @@ _QUIET = {
 }
 _LONGEST_SCRATCH = 40  # a socket's path may have 107 bytes, and Ray appends up to 65
 _RANDOM_PART = 8  # characters that mkdtemp adds
+_LEAST_SHARE = 1e-4  # of a GPU: Ray counts no finer
 _OBJECT_STORE = 128 * 2**20  # bytes: only reports pass through it, Ray's default is a third of the memory
 
 
@@ -137,13 +139,15 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def check_gpus(gpus: float, address: str | None) -> None:
-    """UserError if this machine is to lend GPUs and has none that torch can use; a cluster answers for its own."""
+    """UserError if Ray cannot give so many, or if this machine has none that torch can use; a cluster's are its own."""
+    if not 0 <= gpus < math.inf or (gpus > 1 and gpus != int(gpus)) or 0 < gpus < _LEAST_SHARE:
+        raise UserError(f"gpus_per_trial is {gpus:g}, expected 0, a whole number, or a part of one such as 0.25")
     if not gpus or address is not None:
         return
     import torch
 
     if not torch.cuda.is_available():
-        build = "" if torch.backends.cuda.is_built() else f", and torch {torch.__version__} is built without CUDA"
+        build = f", and torch {torch.__version__} is built without CUDA" if torch.version.cuda is None else ""
         raise UserError(f"gpus_per_trial is {gpus:g}, but torch finds no GPU here{build}: leave --gpus-per-trial away")
 
 

@@ -17,8 +17,8 @@ from lkspace.errors import RunError, UserError
 from lkspace.kernels import native_reason
 from lkspace.processor import cores
 from lkspace.quantity import Bound
-from lkspace.scores import pace
 from lkspace.scores.agreement import Agreement, agreement
+from lkspace.scores.latency import elsewhere
 from lkspace.scores.latency_table import ROUNDS, LatencyTable, distinct_parts
 from lkspace.scores.score import Measurement
 from lkspace.search.candidates import REMEMBERED, Candidates, Estimate, cheap_scores
@@ -82,8 +82,6 @@ def run(
     """
     if concurrency is not None and concurrency < 1:
         raise UserError(f"concurrency is {concurrency}, expected at least 1")
-    if not 0 <= gpus_per_trial < math.inf:
-        raise UserError(f"gpus_per_trial is {gpus_per_trial}, expected 0 or more")
     check_gpus(gpus_per_trial, address)
     asked = request(
         space,
@@ -131,10 +129,11 @@ class _Search:
         self.study = self._existing()
         if self.study is not None:
             self.request.check_continues(self.study.plan, self.folder, data_key)
+            self.study.move(self.folder)
             if self._nothing_to_do(self.study):
                 return self.study
-            self._standard, remark = standard_of(self.study)
-            if self._here and remark:
+            self._standard = standard_of(self.study)
+            if self.address is None and (remark := not_comparable(self.study)):
                 self._say(remark)
         setting = self.request.setting
         done = f"; {len(self.study.trials)} are there" if self.study is not None else ""
@@ -166,7 +165,12 @@ class _Search:
 
     @property
     def _name(self) -> str:
-        return (split_url(self.storage)[1] if self.storage is not None else None) or self.folder.name
+        """Of the study: as asked for, as the folder says, which may have been renamed, or the folder's."""
+        if self.storage is not None and (asked := split_url(self.storage)[1]):
+            return asked
+        pointer = self.folder / POINTER
+        known = split_url(pointer.read_text(encoding="utf-8").strip())[1] if pointer.exists() else None
+        return known or self.folder.name
 
     def decode(self) -> str:
         """Have the images decoded before any worker needs them; the key of what they are."""
@@ -199,7 +203,8 @@ class _Search:
             (any_one,) = candidates.sample(1, np.random.default_rng([setting.seed, 2]))
             self._measure_first("latency", any_one)
         found = {**environment(setting.device), "seed": request.seed, "command": masked(request.command)}
-        plan = request.plan(self._name, corner, {**found, "data_key": data_key})
+        settled = {"data_key": data_key, "standard": self._standard}
+        plan = request.plan(self._name, corner, found | {k: v for k, v in settled.items() if v is not None})
         write_text(self.folder / "space.yaml", request.space.to_yaml())
         write_json(self.folder / "environment.json", found)
         return Study.create(self.folder, plan, self.storage)
@@ -337,17 +342,25 @@ class _Search:
         say(self.console, text)
 
 
-def standard_of(study: Study) -> tuple[float | None, str]:
-    """The pace that a run's latencies are reported at, as `Setting.standard`, and what to say if they do not compare.
+def standard_of(study: Study) -> float | None:
+    """The pace that a run's latencies are reported at, as `Setting.standard`; None if it has none yet.
 
     So that a run that goes on, or is verified, keeps it whatever became of the machine's own.
     """
-    first = next((t.measurements["latency"] for t in study.trials if "latency" in t.measurements), {})
-    if not first.get("standard"):
-        return None, ""
-    other = pace.elsewhere(first)
+    standard = _first_latency(study).get("standard") or study.plan.environment.get("standard")
+    return None if standard is None else float(standard)
+
+
+def not_comparable(study: Study) -> str:
+    """What to say if latencies measured on this machine do not compare with those of the trials; "" if they do."""
+    first = _first_latency(study)
+    other = elsewhere(first, study.plan.setting.get("device", "cpu")) if first else ""
     remark = f"latencies from now on do not compare with those of the trials that are there, measured with {other}"
-    return float(first["standard"]), remark if other else ""
+    return remark if other else ""
+
+
+def _first_latency(study: Study) -> Mapping[str, Any]:
+    return next((t.measurements["latency"] for t in study.trials if "latency" in t.measurements), {})
 
 
 def _agreement(table: LatencyTable, study: Study) -> Agreement | None:

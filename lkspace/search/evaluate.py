@@ -88,6 +88,8 @@ def evaluate(job: Job, number: int, architecture: Architecture) -> Iterator[Repo
     progress = checkpoint.read() or Progress()
     ended: Report | None = None
     try:
+        if progress.training is not None:  # what was said of it may have been lost with the one who was told
+            yield _report(progress, None)
         for name in job.scores:
             if name not in progress.measurements or (name == "accuracy" and progress.training is not None):
                 yield from _measure(job, registry.scores.get(name), architecture, progress, checkpoint)

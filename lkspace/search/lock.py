@@ -46,7 +46,7 @@ def run_lock(folder: Path) -> Iterator[RunLock]:
             holder = _holder(path)
             raise UserError(
                 f"{folder}: another search runs there (process {holder.get('pid', '?')} on"
-                f" {holder.get('host', 'this host')}); wait for it, stop it, or name another folder with --run"
+                f" {holder.get('host', 'this host')}); wait for it, stop it, or name another folder"
             ) from None
         except OSError as error:
             mend = " (the file system cannot lock)" if error.errno in (errno.ENOLCK, errno.ENOTSUP) else ""

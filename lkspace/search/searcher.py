@@ -185,7 +185,9 @@ class StudySearcher(Searcher):
         else:
             self._succeeded |= outcome != "diverged"
         if not self._succeeded and len(self._failures) >= HOPELESS:
-            raise RunError(f"the first {HOPELESS} trials all failed, the last one because: {self._failures[-1]}")
+            trace = self._folder / "trials" / str(number) / "error.txt"
+            more = f"; see {trace}" if trace.exists() else ""
+            raise RunError(f"the first {HOPELESS} trials all failed, the last one because: {self._failures[-1]}{more}")
 
     @contextlib.contextmanager
     def _kept(self) -> Any:

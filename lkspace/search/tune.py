@@ -127,7 +127,8 @@ def measure(name: str, architecture: Architecture, setting: Setting, gpus: float
             if not ran_out(error):
                 raise
             raise RunError(f"{failing}: out of memory; free some, then repeat the command") from error
-    worker = ray.remote(_measure).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)
+    # Given at once: of a task on a GPU Ray then ends the worker, whose memory the trials need.
+    worker = ray.remote(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)(_measure)
     called = worker.remote(name, architecture.to_json(), setting)
     result: Measurement = result_of(called, failing)
     return result
@@ -153,7 +154,7 @@ def latency_table(
     """
     if here:
         return _filled(space, setting, rounds, progress)
-    worker = ray.remote(_filled).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)
+    worker = ray.remote(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)(_filled)
     table: LatencyTable = result_of(worker.remote(space, setting, rounds), "no latency table")
     return table
 

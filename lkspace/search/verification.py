@@ -17,7 +17,7 @@ from lkspace.processor import cores
 from lkspace.scores.memory import give_back, ran_out
 from lkspace.scores.score import Diverged, Setting
 from lkspace.search.cluster import check_gpus, ray_cluster, scratch_folder, trial_slots
-from lkspace.search.driver import Interrupted, standard_of
+from lkspace.search.driver import Interrupted, not_comparable, standard_of
 from lkspace.search.lock import run_lock
 from lkspace.search.progress import bar, say
 from lkspace.search.room import Room
@@ -85,8 +85,8 @@ def verify(
                 if address is None:
                     missing = [replace(m, setting=replace(m.setting, data_key=images.key)) for m in missing]
             here = address is None and not gpus  # this process measures, on the machine of the run as far as it knows
-            standard, remark = standard_of(study)
-            if here and remark:
+            standard = standard_of(study)
+            if address is None and (remark := not_comparable(study)):
                 say(console, remark)
             if missing:
                 shorter = "up to " if any(m.setting.epochs < length for m in missing) else ""
@@ -181,7 +181,7 @@ def _train(
                     break
                 training = waiting.popleft()
                 setting = training.setting
-                worker = ray.remote(_longer).options(num_cpus=setting.threads, num_gpus=gpus, max_retries=2)
+                worker = ray.remote(num_cpus=setting.threads, num_gpus=gpus, max_retries=2)(_longer)
                 running[worker.remote(training.trial.architecture.to_json(), setting)] = training
             if progress is not None:
                 progress(done, len(missing))
@@ -227,10 +227,8 @@ def _longer(architecture: str, setting: Setting) -> Longer | None:
         if not ran_out(error):
             raise
         enough = False
-    if not enough:  # only now, when the error and all that it held are gone: this process stays, beside others
-        give_back(setting.device)
-        return None
-    return Longer(setting.epochs, setting.seed, accuracy, time.perf_counter() - start)
+    give_back(setting.device)  # only now, when an error and all that it held are gone: this process may stay
+    return Longer(setting.epochs, setting.seed, accuracy, time.perf_counter() - start) if enough else None
 
 
 def _measure(

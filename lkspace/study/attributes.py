@@ -18,6 +18,7 @@ from lkspace.study.record import Origin, Outcome, Plan, Trial, feasible
 
 # Of the study. FORMAT is written last: a study that has it is whole.
 PLAN, FORMAT, FOLDER, REJECTED = "lkspace:plan", "lkspace:format", "lkspace:folder", "lkspace:rejected"
+BEGUN = "lkspace:begun"  # says, until the study is whole, which folder it is being made for
 LATENCY_TABLE = "lkspace:latency_table"  # how well a table of parts told latencies, in words
 REMEASURED = "lkspace:remeasured:"  # and the trial's number: a finished trial of Optuna's cannot be changed
 LONGER = "lkspace:longer:"  # and the trial's number: its longer trainings

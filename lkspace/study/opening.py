@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lkspace.study import attributes, storage
 from lkspace.study.record import FORMAT, Plan
 
 _PART = ".study.db.part"
+_BEGUN = ".study.begun"  # which study is being made for this folder in a database
 
 
 def find_study(place: str | Path) -> tuple[optuna.storages.RDBStorage, str]:
@@ -29,7 +31,8 @@ def find_study(place: str | Path) -> tuple[optuna.storages.RDBStorage, str]:
         if not ours:
             raise UserError(f"no study of lkspace at {where}")
         if len(ours) > 1:
-            raise UserError(f"{len(ours)} studies at {where}: add '#NAME' with one of {known}")
+            url = where if storage.is_url(str(place)) else repr(f"sqlite:///{found}")
+            raise UserError(f"{len(ours)} studies at {where}: add '#NAME' to {url}, NAME one of {known}")
         name = ours[0]
     elif name not in ours:
         raise UserError(f"no study {name!r} at {where}; studies of lkspace there: {known}")
@@ -44,7 +47,10 @@ def run_folder(place: str | Path, recorded: str | None) -> Path | None:
     """The run's folder: where the user found it, which may have moved, or where it was made."""
     if not storage.is_url(str(place)):
         path = Path(os.path.expanduser(place)).resolve()
-        return path if path.is_dir() else path.parent
+        if path.is_dir():
+            return path
+        if path.name == storage.FILE:
+            return path.parent
     return Path(recorded) if recorded and os.path.isdir(recorded) else None
 
 
@@ -65,25 +71,31 @@ def make_file(folder: Path, plan: Plan) -> None:
 def make_in_database(folder: Path, plan: Plan, url: str) -> None:
     """An empty study in a database, in place of one whose making was cut short; the folder then says where it is."""
     database = storage.connect(storage.split_url(url)[0], create=True)
-    pointer = folder / storage.POINTER
+    pointer, begun, name = folder / storage.POINTER, folder / _BEGUN, storage.without_password(url, plan.name)
     for study in database.get_all_studies():
         if study.study_name != plan.name:
             continue
-        # Without a trial and not known to its folder: what a driver left that was killed in here.
-        ours = study.user_attrs.get(attributes.FOLDER, str(folder)) == str(folder)
+        # What a driver left that was killed in here: with the mark that lies in this folder, or with nothing at all.
+        known, _, called = begun.read_text(encoding="utf-8").partition(" ") if begun.exists() else ("", "", "")
+        ours = known and (study.user_attrs.get(attributes.BEGUN) == known or (not study.user_attrs and called == name))
         if pointer.exists() or not ours or database.get_n_trials(study._study_id):
             raise _exists(plan, url)
         database.delete_study(study._study_id)
+    mark = uuid.uuid4().hex
+    begun.write_text(f"{mark} {name}", encoding="utf-8")
     with storage.writing(folder):
-        _make(database, folder, plan)
-    pointer.write_text(f"{storage.without_password(url, plan.name)}\n", encoding="utf-8")
+        _make(database, folder, plan, mark)
+    pointer.write_text(f"{name}\n", encoding="utf-8")
+    begun.unlink(missing_ok=True)
 
 
-def _make(database: optuna.storages.RDBStorage, folder: Path, plan: Plan) -> None:
+def _make(database: optuna.storages.RDBStorage, folder: Path, plan: Plan, mark: str = "") -> None:
     with storage.quiet():
         study = optuna.create_study(
             storage=database, study_name=plan.name, directions=[o.direction for o in plan.objectives]
         )
+    if mark:
+        study.set_user_attr(attributes.BEGUN, mark)
     study.set_user_attr(attributes.FOLDER, str(folder))
     with warnings.catch_warnings():  # names for Optuna's tools alone, through a call it marks as experimental
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -95,4 +107,7 @@ def _make(database: optuna.storages.RDBStorage, folder: Path, plan: Plan) -> Non
 
 
 def _exists(plan: Plan, place: str | Path) -> UserError:
-    return UserError(f"there is a study {plan.name!r} at {storage.shown(place)} already")
+    return UserError(
+        f"there is a study {plan.name!r} at {storage.shown(place)} already;"
+        " name another with --storage URL#NAME or --run"
+    )

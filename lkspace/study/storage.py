@@ -4,6 +4,7 @@ Every way in which a place can be wrong ends here, in one line that says what wa
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -63,9 +64,15 @@ def masked(text: str) -> str:
     return re.sub(r"([?&]password=)[^&\s\"'#]*", r"\1***", text)
 
 
+def masked_word(text: str) -> str:
+    """One word of a command, or a place, with its password as ***, whatever characters that is made of."""
+    text = re.sub(r"(://[^/:]*):[^@]*@", r"\1:***@", text)
+    return re.sub(r"([?&]password=)[^&#]*", r"\1***", text)
+
+
 def shown(place: str | Path) -> str:
     """A place in quotes, fit for a message."""
-    return repr(masked(str(place)))
+    return repr(masked_word(str(place)))
 
 
 def now() -> datetime:
@@ -128,7 +135,9 @@ def connect(place: str | Path, *, create: bool = False) -> optuna.storages.RDBSt
 def lost(error: Exception) -> str:
     """What to say of an error of the storage while a study is written."""
     why = " ".join(str(error.__cause__ or error).split("\n")[0].split())
-    return f"the study cannot be written ({why}); free space, then repeat the call"
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in why
+    mend = "free space" if full else "see that its storage answers and may be written"
+    return f"the study cannot be written ({why}); {mend}, then repeat the call"
 
 
 @contextlib.contextmanager

@@ -81,6 +81,12 @@ class Study:
             else cls.open(f"{split_url(url)[0]}#{plan.name}", writable=True)
         )
 
+    def move(self, folder: Path) -> None:
+        """Note where the run's folder lies now."""
+        self.folder = folder
+        if self._optuna.user_attrs.get(attributes.FOLDER) != str(folder):
+            self._note(attributes.FOLDER, str(folder))
+
     # Reading.
 
     @property
@@ -246,7 +252,9 @@ class Study:
         bounds = violations(values, self._plan.constraints)
         told = [values[o.name] for o in self.objectives] if outcome == "complete" else None
         names = [o.name for o in self.objectives]
-        partly = partial.as_json(partial.of_result(names, values, curve, whole=outcome == "complete"))
+        partly = attributes.jsonable(
+            partial.as_json(partial.of_result(names, values, curve, whole=outcome == "complete"))
+        )
         trial_id = self._database.get_trial_id_from_study_id_trial_number(self._study_id, number)
         if self._database.get_trial(trial_id).state != TrialState.RUNNING:
             raise ValueError(f"trial {number} is finished already")

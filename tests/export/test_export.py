@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import math
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lkspace import nets
 from lkspace.errors import RunError, UserError
-from lkspace.export import export, export_reference, export_trial, verify
+from lkspace.export import export, export_reference, export_trial, trial_weights, verify
 from lkspace.registry import exporters
 from lkspace.space.architecture import Architecture
 
@@ -119,10 +120,11 @@ def test_a_reference_point_by_name(tmp_path, monkeypatch):
         export_reference("replknet-32", "json")
 
 
-def study(folder, number, outcome="complete"):
-    """What the exporter reads of a study."""
-    trial = SimpleNamespace(architecture=TINY, outcome=outcome, values={"accuracy": 0.5, "latency": math.nan})
-    plan = SimpleNamespace(setting={"classes": 3, "size": 16, "seed": 9, "data": "digits"})
+def study(folder, number, trained=4):
+    """What the exporter reads of a study. trained: epochs of four."""
+    curve = tuple({"epoch": epoch, "accuracy": 0.5} for epoch in range(1, trained + 1))
+    trial = SimpleNamespace(architecture=TINY, curve=curve, values={"accuracy": 0.5, "latency": math.nan})
+    plan = SimpleNamespace(setting={"classes": 3, "size": 16, "seed": 9, "data": "digits", "epochs": 4})
     return SimpleNamespace(name="first", folder=folder, plan=plan, trial={number: trial}.__getitem__)
 
 
@@ -138,10 +140,23 @@ def test_a_trial_with_the_weights_of_its_training(tmp_path):
     assert config["about"] == {"study": "first", "trial": 4, "data": "digits", "values": {"accuracy": 0.5}}
 
 
+def test_weights_that_an_earlier_run_left_in_the_folder_are_not_taken(tmp_path):
+    place = tmp_path / "trials" / "4" / "weights.safetensors"
+    place.parent.mkdir(parents=True)
+    other = dataclasses.replace(TINY, ffn_ratio=2.0 * TINY.ffn_ratio)
+    for architecture in (TINY, other):
+        save_file(nets.build(architecture, 3).state_dict(), place, {"architecture": architecture.to_json()})
+        assert trial_weights(study(tmp_path, 4), 4) == (place if architecture is TINY else None)
+        assert trial_weights(study(tmp_path, 4, trained=2), 4) is None
+    with pytest.raises(UserError, match=r"trial 4 was trained, but its weights are not in"):
+        export_trial(study(tmp_path, 4), 4, "replknet", folder=tmp_path / "net")
+
+
 @pytest.mark.parametrize("with_folder", [True, False])
-def test_a_trial_without_weights_says_so(tmp_path, monkeypatch, with_folder):
+@pytest.mark.parametrize("trained", [0, 2])
+def test_a_trial_without_weights_says_so(tmp_path, monkeypatch, with_folder, trained):
     monkeypatch.chdir(tmp_path)
-    folder = export_trial(study(tmp_path if with_folder else None, 4, "stopped"), 4, "replknet")
+    folder = export_trial(study(tmp_path if with_folder else None, 4, trained), 4, "replknet")
     assert folder.as_posix() == "export/first-4"
     assert json.loads((folder / "config.json").read_text())["weights"] == "random, seed 9"
 

@@ -156,7 +156,8 @@ def test_scatter_table_and_card_are_one_selection(view: View, written: Path, stu
     assert view.page.evaluate("document.getElementById('scatter').layout.annotations[0].text") == f"<b>{number}</b>"
     card, trial = view.text("#card"), study.trial(number)
     assert f"Trial {number} {trial.id}" in card
-    assert f"lkspace export {study.folder} {number} --to replknet" in card
+    target = "replknet" if all(trial.architecture.shortcut) and trial.architecture.stem_stride == 4 else "json"
+    assert f"lkspace export {study.folder} {number} --to {target}" in card
     row, end = view.page.inner_text("#card tr:has-text('accuracy')"), view.page.text_content("#card svg.curve text")
     assert row.split() == ["accuracy", *end.split()]
     for kernel in trial.architecture.kernels:

@@ -6,7 +6,7 @@ import pytest
 
 from lkspace import nets
 from lkspace.errors import UserError
-from lkspace.scores import latency_table, timing
+from lkspace.scores import latency_table, pace, timing
 from lkspace.scores.latency import LAYOUTS
 from lkspace.scores.latency_table import ROUNDS, LatencyTable, distinct_parts
 from lkspace.scores.score import Setting
@@ -125,6 +125,31 @@ def test_a_later_call_may_ask_for_more_rounds(setting, monkeypatch):
     assert calls == ROUNDS * [p.key for p in parts]
 
 
+def test_times_are_brought_to_the_pace_of_those_that_follow(setting, monkeypatch):
+    """When the machine's own was begun anew, as `lkspace doctor` may advise."""
+    parts, now = distinct_parts(SPACE)[:2], [2e-3]
+    monkeypatch.setattr(pace, "seconds_now", lambda: now[0])
+    monkeypatch.setattr(latency_table, "timed_part", lambda *_: dict.fromkeys(LAYOUTS, 1e3 * now[0]))
+    standard = pace.standard_file(setting.latency_threads, setting.cache)
+
+    def times():
+        return [table.times[part.key]["channels_last"] for part in parts]
+
+    LatencyTable.open(setting).fill(parts[:1], rounds=1)
+    standard.unlink()
+    now[0] = 3e-3
+    table = LatencyTable.open(setting)
+    table.fill(parts, rounds=1)
+    assert times() == [[pytest.approx(3.0)], [3.0]]
+    standard.unlink()
+    table = LatencyTable.open(setting)  # nothing says at what pace the machine is now
+    assert times() == [[pytest.approx(3.0)], [3.0]]
+    pace.standard(6e-3, setting.latency_threads, setting.cache)
+    table = LatencyTable.open(setting)
+    assert table.fill(parts, rounds=1) == 0
+    assert times() == [[pytest.approx(6.0)], [pytest.approx(6.0)]]
+
+
 def test_two_processes_keep_what_both_found(setting):
     parts = distinct_parts(SPACE)
     one, other = LatencyTable.open(setting), LatencyTable.open(setting)
@@ -177,7 +202,7 @@ def test_profile_refuses_what_it_cannot_do():
     for device in ("gpu:x", "gpu", "mps", "cpu:0", "cuda:"):
         with pytest.raises(UserError, match=f"device '{device}': expected 'cpu', 'cuda' or 'cuda:N'"):
             profile(SPACE, {"device": device})
-    with pytest.raises(UserError, match="sees no GPU"):
+    with pytest.raises(UserError, match="finds no GPU"):
         profile(SPACE, {"device": "cuda"})
 
 

@@ -216,6 +216,8 @@ def test_pass_on_a_gpu_replays_one_captured_graph_between_two_events(monkeypatch
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Fake("graph"))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append("synchronize"))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: calls.append("sleep"))
+    monkeypatch.setattr(timing, "_stream", timing._stream.__wrapped__)  # which remembers the fake otherwise
     monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: Fake(next(names)))
     once = timing.pass_on_gpu(lambda images: calls.append("network" if gc.isenabled() else "captured"), torch.zeros(1))
     assert gc.isenabled()
@@ -224,4 +226,4 @@ def test_pass_on_a_gpu_replays_one_captured_graph_between_two_events(monkeypatch
     assert calls == [*warm_up, *capture]
     calls.clear()
     assert once() == 2e-3
-    assert calls == ["start.record", "graph.replay", "end.record", "end.synchronize", "start to end"]
+    assert calls == ["sleep", "start.record", "graph.replay", "end.record", "end.synchronize", "start to end"]

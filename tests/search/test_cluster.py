@@ -33,6 +33,9 @@ def test_gpus_that_are_not_here_are_told_before_anything_starts(monkeypatch):
     with pytest.raises(UserError, match=r"gpus_per_trial is 0\.5, but torch finds no GPU here"):
         cluster.check_gpus(0.5, None)
     cluster.check_gpus(0.5, "head:6379")
+    for wrong in (-1.0, 1.5, 1e-5, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="expected 0, a whole number, or a part of one"):
+            cluster.check_gpus(wrong, "head:6379")
     cluster.check_gpus(0.0, None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     cluster.check_gpus(1.0, None)

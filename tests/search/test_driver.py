@@ -18,7 +18,7 @@ from safetensors import safe_open
 from lkspace.errors import RunError, UserError
 from lkspace.scores.score import Measurement
 from lkspace.search import cluster, run
-from lkspace.search.driver import _Search
+from lkspace.search.driver import _Search, standard_of
 from lkspace.search.request import request
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
@@ -147,8 +147,9 @@ def test_a_run_that_goes_on_keeps_its_pace(tmp_path):
 def test_a_bound_on_latency_alone_has_one_pace_too(tmp_path):
     asked = requested(SearchSpace.load("replknet-micro"), objectives=["flops"], constraints=["latency<=1s"])
     search = _Search(asked, tmp_path, None, 1, 0.0, None, None)
-    search._create("")
+    study = search._create("")
     assert search._standard > 0
+    assert standard_of(study) == search._standard  # also for a call that comes before any trial has ended
 
 
 def test_the_same_call_again_changes_nothing_and_needs_no_ray(whole, monkeypatch):

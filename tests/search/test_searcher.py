@@ -1,5 +1,7 @@
 """The searcher without Ray's processes: what Tune would call is called here, on a real SQLite study."""
 
+import errno
+
 import pytest
 from optuna.exceptions import StorageInternalError
 
@@ -17,6 +19,7 @@ from lkspace.search.searcher import StudySearcher
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
+from lkspace.study.storage import lost
 
 SETTING = Setting(data="digits", size=32, classes=10)
 
@@ -263,6 +266,18 @@ def test_a_storage_that_cannot_be_written_ends_the_run_in_one_line(new_study, mi
     with pytest.raises(RunError, match=r"run: the study cannot be written \(database or disk is full\); free space"):
         searching.on_trial_complete("t0", complete(micro, config))
     assert searching.suggest("t1") == searching.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("error", "mend"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "free space"),
+        (OSError(errno.EACCES, "Permission denied"), "see that its storage answers and may be written"),
+        (StorageInternalError("server closed the connection"), "see that its storage answers and may be written"),
+    ],
+)
+def test_what_to_do_of_a_study_that_cannot_be_written_goes_by_the_reason(error, mend):
+    assert lost(error).endswith(f"; {mend}, then repeat the call")
 
 
 def test_a_candidate_that_falls_behind_is_stopped_and_keeps_its_values(new_study, micro, fake):

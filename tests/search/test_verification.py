@@ -85,12 +85,9 @@ class Remote:
 
     def __init__(self, patch, answer):
         self.began, self.running = [], 0
-        patch.setattr("ray.remote", lambda _: self)
+        patch.setattr("ray.remote", lambda **_: lambda _: self)
         patch.setattr("ray.wait", self.wait)
         patch.setattr("lkspace.search.tune.result_of", lambda called, _: answer(self.began[called][0]))
-
-    def options(self, **_):
-        return self
 
     def remote(self, architecture, setting):
         self.running += 1
@@ -160,6 +157,7 @@ def test_a_worker_tells_lack_of_memory_from_divergence_and_from_a_bug(invented, 
     assert given_back == ["cpu"]  # the process stays, beside those that train
     assert ended(RuntimeError("DefaultCPUAllocator: can't allocate memory")) is None
     assert ended(Diverged("loss is nan")).accuracy is None
+    assert given_back == ["cpu"] * 3
     with pytest.raises(KeyError):
         ended(KeyError("x"))
 

@@ -122,7 +122,10 @@ def test_trials_come_back_with_all_they_are_made_of(study: Study) -> None:
             np.float64(4.0), {"interval": (3.9, np.float32(4.5)), "repeats": np.int64(9), "at": Path("x")}
         )
     }
-    curve = [{"epoch": 1, "accuracy": 0.5, "loss": float("nan")}, {"epoch": 2, "accuracy": 0.8, "loss": 0.1}]
+    curve = [
+        {"epoch": 1, "epochs": 2, "accuracy": np.float32(0.5), "loss": float("nan")},
+        {"epoch": 2, "epochs": 2, "accuracy": 0.8, "loss": 0.1},
+    ]
     study.finish(number, "complete", "", measurements, curve, {"accuracy": 12.5})
     (trial,) = Study.open(str(study.folder)).trials
     assert trial.number == number == 0
@@ -130,7 +133,10 @@ def test_trials_come_back_with_all_they_are_made_of(study: Study) -> None:
     assert (trial.id, trial.origin, trial.outcome) == (trial.architecture.id, "reference point", "complete")
     assert trial.values == {"accuracy": 0.8, "latency": 4.0, "params": 1e6}
     assert trial.measurements["latency"] == {"value": 4.0, "interval": [3.9, 4.5], "repeats": 9, "at": "x"}
-    assert trial.curve == ({"epoch": 1, "accuracy": 0.5, "loss": None}, {"epoch": 2, "accuracy": 0.8, "loss": 0.1})
+    assert trial.curve == (
+        {"epoch": 1, "epochs": 2, "accuracy": 0.5, "loss": None},
+        {"epoch": 2, "epochs": 2, "accuracy": 0.8, "loss": 0.1},
+    )
     assert trial.seconds == {"accuracy": 12.5}
     assert trial.started is not None
     assert trial.finished is not None
@@ -506,6 +512,9 @@ def test_no_password_is_recorded_or_shown(tmp_path: Path) -> None:
     for odd in ("postgresql://a@b:se/cret@host/db", "postgresql://host/db?user=a&password=secret&x=1"):
         assert not re.search("se/?cret", storage.masked(f"--storage '{odd}#x'"))
         assert "secret" not in storage.without_password(odd, "x").replace("/", "")
+    for odd in ("""x://u:sec'r"et x@host/db""", "--storage=x://a@b:sec:r/et@host/db", "x://h/?password=sec ret"):
+        assert not re.search(r"sec|r.?et", storage.masked_word(odd))
+        assert "sec" not in storage.shown(odd)
     assert storage.masked("https://host:80/path and a@b") == "https://host:80/path and a@b"
     study = Study.create(tmp_path / "run", plan(command=f"lkspace --storage {url}", environment={"argv": [url]}))
     assert "secret" not in json.dumps(study.plan.to_dict())
@@ -542,7 +551,7 @@ def test_a_study_in_postgresql(postgres: str, tmp_path: Path) -> None:
         assert [t.outcome for t in opened.trials] == ["complete", "failed"]
         assert opened.trials[0].remeasured == {"latency": {"value": 4.9}}
         assert opened.hypervolume() == pytest.approx(0.25)
-    with pytest.raises(UserError, match="add '#NAME' with one of"):
+    with pytest.raises(UserError, match=r"add '#NAME' to .*, NAME one of"):
         Study.open(postgres)
     with pytest.raises(UserError, match="already"):
         Study.create(tmp_path / names[0], plan(name=names[0]), postgres)
@@ -562,7 +571,7 @@ def test_a_database_of_several_studies(tmp_path: Path) -> None:
     assert Study.open(url).name == "one"
     add(Study.create(tmp_path / "two", plan(name="two"), url), "failed")
     optuna.create_study(storage=url, study_name="theirs")
-    with pytest.raises(UserError, match=r"2 studies at .*: add '#NAME' with one of one, two"):
+    with pytest.raises(UserError, match=r"2 studies at .*: add '#NAME' to .*, NAME one of one, two"):
         Study.open(url)
     with pytest.raises(UserError, match=r"no study 'three' at .*: one, two"):
         Study.open(f"{url}#three")
@@ -604,7 +613,7 @@ def test_a_study_is_created_once(study: Study) -> None:
 
 
 @pytest.mark.parametrize("url", [None, "sqlite:///{}/all.db"])
-@pytest.mark.parametrize("writes", range(4))
+@pytest.mark.parametrize("writes", range(5))
 def test_a_study_whose_making_was_cut_short_is_made_anew(tmp_path: Path, url: str | None, writes: int) -> None:
     url = url and url.format(tmp_path)
     folder, left, set_attribute = tmp_path / "run", [writes], optuna.storages.RDBStorage.set_study_user_attr
@@ -617,16 +626,46 @@ def test_a_study_whose_making_was_cut_short_is_made_anew(tmp_path: Path, url: st
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(optuna.storages.RDBStorage, "set_study_user_attr", die)
-        if writes < 3:
+        if writes < (needed := 3 if url is None else 4):
             with pytest.raises(KeyboardInterrupt):
                 Study.create(folder, plan(), url)
             assert not (folder / "study.db").exists()
             assert not (folder / "study.url").exists()
         else:
             Study.create(folder, plan(), url)
-    if writes < 3:
+    if writes < needed:
         assert Study.create(folder, plan(seed=9), url).plan.seed == 9
     assert Study.open(folder).trials == []
+    assert not (folder / ".study.begun").exists()
+
+
+@pytest.mark.parametrize("whose", ["another host's, of the same path", "not ours", "not ours and bare"])
+def test_a_study_that_somebody_else_has_just_made_is_left_alone(tmp_path: Path, whose: str) -> None:
+    """Without a trial, as what a killed driver leaves."""
+    url, folder = f"sqlite:///{tmp_path}/all.db", tmp_path / "run"
+    if whose == "another host's, of the same path":
+        Study.create(folder, plan(), url)
+        (folder / "study.url").unlink()
+    else:
+        theirs = optuna.create_study(storage=url, study_name="first")
+        if whose == "not ours":
+            theirs.set_user_attr("spam", 1)
+    with pytest.raises(UserError, match=r"there is a study 'first' at .* already; name another with --storage"):
+        Study.create(folder, plan(), url)
+    assert [s.study_name for s in optuna.get_all_study_summaries(url)] == ["first"]
+
+
+def test_the_folder_of_a_database_file_is_where_the_run_is(tmp_path: Path) -> None:
+    """Not where the file is; study.db is what lies in a run's folder."""
+    Study.create(tmp_path / "runs" / "first", plan(), f"sqlite:///{tmp_path}/all.db")
+    assert Study.open(tmp_path / "all.db").folder == tmp_path / "runs" / "first"
+    (tmp_path / "runs" / "first").rename(tmp_path / "gone")
+    assert Study.open(tmp_path / "all.db").folder is None
+    study = Study.open(tmp_path / "gone", writable=True)
+    study.move(tmp_path / "gone")
+    assert Study.open(f"sqlite:///{tmp_path}/all.db").folder == tmp_path / "gone"
+    Study.create(tmp_path / "two", plan(name="two"))
+    assert Study.open(tmp_path / "two" / "study.db").folder == tmp_path / "two"
 
 
 def test_a_study_named_in_a_database_is_found_through_its_folder(tmp_path: Path) -> None:
