@@ -48,7 +48,7 @@ class Bound:
         if not math.isfinite(value):  # 1.2.3, or 1e999
             raise UserError(f"constraint {text!r}: {number!r} is not a number")
         if value < 0 and name in _NEVER_NEGATIVE:
-            raise UserError(f"constraint {text!r}: {name} is never less than 0")
+            raise UserError(f"constraint {text!r}: {name} is never less than 0; give a larger bound")
         if _KINDS.get(name) == "fraction" and value * factors[suffix] > 1:
             raise UserError(
                 f"constraint {text!r}: {name} is a part of 1, or of 100 with a '%', as in {name}{relation}80%"

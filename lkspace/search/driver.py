@@ -36,7 +36,7 @@ from lkspace.search.samplers import USE_ESTIMATES
 from lkspace.space.architecture import Architecture
 from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
-from lkspace.study.storage import FILE, POINTER, check_url, masked, split_url
+from lkspace.study.storage import FILE, POINTER, check_url, masked, pointed, split_url
 
 _WORTH_A_ROUND = 50  # trials: timing all parts of the default space once takes about half as long as one
 
@@ -168,8 +168,7 @@ class _Search:
         """Of the study: as asked for, as the folder says, which may have been renamed, or the folder's."""
         if self.storage is not None and (asked := split_url(self.storage)[1]):
             return asked
-        pointer = self.folder / POINTER
-        known = split_url(pointer.read_text(encoding="utf-8").strip())[1] if pointer.exists() else None
+        known = pointed(self.folder)[1] if (self.folder / POINTER).exists() else None
         return known or self.folder.name
 
     def decode(self) -> str:

@@ -91,6 +91,6 @@ def _check_device(name: str) -> None:
     if name == "cpu":
         return
     if not torch.cuda.is_available():
-        raise UserError(f"device {name!r}: torch finds no GPU here that it can use")
+        raise UserError(f"device {name!r}: torch finds no GPU here that it can use; give --device cpu")
     if (torch.device(name).index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {name!r}: GPUs here are numbered 0 to {torch.cuda.device_count() - 1}")

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +127,17 @@ def measure(name: str, architecture: Architecture, setting: Setting, gpus: float
             if not ran_out(error):
                 raise
             raise RunError(f"{failing}: out of memory; free some, then repeat the command") from error
-    # Given at once: of a task on a GPU Ray then ends the worker, whose memory the trials need.
-    worker = ray.remote(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)(_measure)
-    called = worker.remote(name, architecture.to_json(), setting)
+    called = in_worker(_measure, setting, gpus, retries=1).remote(name, architecture.to_json(), setting)
     result: Measurement = result_of(called, failing)
     return result
+
+
+def in_worker(function: Callable[..., Any], setting: Setting, gpus: float, retries: int) -> Any:
+    """The function as a task of Ray's with a trial's resources, tried again so often if its worker dies.
+
+    Of one that is given a GPU here, not by `options`, Ray ends the worker, whose memory the trials need.
+    """
+    return ray.remote(num_cpus=setting.threads, num_gpus=gpus, max_retries=retries)(function)
 
 
 def result_of(called: Any, failing: str) -> Any:
@@ -154,8 +160,8 @@ def latency_table(
     """
     if here:
         return _filled(space, setting, rounds, progress)
-    worker = ray.remote(num_cpus=setting.threads, num_gpus=gpus, max_retries=1)(_filled)
-    table: LatencyTable = result_of(worker.remote(space, setting, rounds), "no latency table")
+    called = in_worker(_filled, setting, gpus, retries=1).remote(space, setting, rounds)
+    table: LatencyTable = result_of(called, "no latency table")
     return table
 
 

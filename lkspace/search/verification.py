@@ -165,7 +165,7 @@ def _train(
     """
     import ray
 
-    from lkspace.search.tune import WorkerDied, result_of
+    from lkspace.search.tune import WorkerDied, in_worker, result_of
 
     def alone(training: _Training) -> bool:
         return slots == 1 or (room is not None and not room.shares(training.trial.architecture))
@@ -181,8 +181,8 @@ def _train(
                     break
                 training = waiting.popleft()
                 setting = training.setting
-                worker = ray.remote(num_cpus=setting.threads, num_gpus=gpus, max_retries=2)(_longer)
-                running[worker.remote(training.trial.architecture.to_json(), setting)] = training
+                task = in_worker(_longer, setting, gpus, retries=2)
+                running[task.remote(training.trial.architecture.to_json(), setting)] = training
             if progress is not None:
                 progress(done, len(missing))
             (ended,), _ = ray.wait(list(running), num_returns=1)

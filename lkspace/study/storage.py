@@ -43,6 +43,11 @@ def split_url(text: str) -> tuple[str, str | None]:
     return url, name or None
 
 
+def pointed(folder: Path) -> tuple[str, str | None]:
+    """The URL and the study's name that a run's folder keeps in POINTER."""
+    return split_url((folder / POINTER).read_text(encoding="utf-8").strip())
+
+
 def is_url(place: str) -> bool:
     """Whether this names a database rather than a folder."""
     return "://" in place
@@ -97,7 +102,7 @@ def find(place: str | Path) -> tuple[str | Path, str | None]:
     if os.path.isfile(path / FILE):
         return (path / FILE).resolve(), None
     if os.path.isfile(path / POINTER):
-        return split_url((path / POINTER).read_text(encoding="utf-8").strip())
+        return pointed(path)
     raise UserError(f"no run at {str(path)!r}: the folder has no {FILE}{_beside(path)}")
 
 
