@@ -72,7 +72,7 @@ def _network() -> tuple[nn.Module, Tensor]:
 def standard(seconds: float, threads: int, cache: Path | None) -> float:
     """Seconds of the yardstick when this machine first ran it with these versions and threads: now, if never before.
 
-    Where the cache cannot be written this process remembers it. Called by one process at a time, which holds the device.
+    Where the cache cannot be written this process remembers it. The caller holds the device, so it is one at a time.
     """
     path = standard_file(threads, cache)
     known = known_standard(path)

@@ -77,7 +77,7 @@ def make_in_database(folder: Path, plan: Plan, url: str) -> None:
             continue
         # What a driver left that was killed in here: with the mark that lies in this folder, or with nothing at all.
         known, _, called = begun.read_text(encoding="utf-8").partition(" ") if begun.exists() else ("", "", "")
-        ours = known and (study.user_attrs.get(attributes.BEGUN) == known or (not study.user_attrs and called == name))
+        ours = study.user_attrs.get(attributes.BEGUN) == known or (not study.user_attrs and called == name)
         if pointer.exists() or not ours or database.get_n_trials(study._study_id):
             raise _exists(plan, url)
         database.delete_study(study._study_id)

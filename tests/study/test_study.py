@@ -650,8 +650,12 @@ def test_a_study_that_somebody_else_has_just_made_is_left_alone(tmp_path: Path, 
         theirs = optuna.create_study(storage=url, study_name="first")
         if whose == "not ours":
             theirs.set_user_attr("spam", 1)
-    with pytest.raises(UserError, match=r"there is a study 'first' at .* already; name another with --storage"):
-        Study.create(folder, plan(), url)
+    for left in (None, f"another-mark {url}#other"):  # and what another making in the folder left when it was killed
+        if left is not None:
+            folder.mkdir(exist_ok=True)
+            (folder / ".study.begun").write_text(left)
+        with pytest.raises(UserError, match=r"there is a study 'first' at .* already; name another with --storage"):
+            Study.create(folder, plan(), url)
     assert [s.study_name for s in optuna.get_all_study_summaries(url)] == ["first"]
 
 
