@@ -59,6 +59,7 @@ struct ConvolvePiece {
         r.out_pitch = q.map.h;
         r.out_column = q.map.w;
         r.groups = groups;
+        r.ahead = true;
         rows<WIDE>(r, g.kw, row_from, row_to);
     }
 

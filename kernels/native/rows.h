@@ -32,6 +32,7 @@ struct Rows {
     int64_t out_pitch, out_column, out_group;
     int groups;
     int64_t activation;
+    bool ahead;  // fetch the next image row meanwhile: no processor expects it. Not that of results: new pages take long
 };
 
 // Kernel widths that have such loops.
@@ -41,6 +42,10 @@ inline bool in_rows(int64_t kernel_w) { return kernel_w == 3 || kernel_w == 5 ||
 // hide the latency of a multiply-add.
 template <int KW>
 constexpr int ROW_COLUMNS = 15 - KW;
+
+// Groups in a cache line of 16 floats.
+template <int L>
+constexpr int LINE_GROUPS = 16 / L;
 
 // Outputs (a, b) .. (a, b + COLUMNS - 1) of all groups. EDGE: some of the image vectors lie outside.
 template <int L, int KW, int COLUMNS, bool EDGE>
@@ -52,6 +57,9 @@ __attribute__((noinline)) void row_tile(const Rows& q, int a, int b) {
     const float* kernel = q.kernel + int64_t{from} * KW * L;
     float* out = q.out + a * q.out_pitch + b * q.out_column;
     for (int g = 0; g < q.groups; ++g) {
+        if (q.ahead && g % LINE_GROUPS<L> == 0)
+            LKSPACE_UNROLL for (int j = 0; j < COLUMNS; ++j)
+                __builtin_prefetch(image + (to - from) * q.image_pitch + (j + pw) * q.image_column);
         Vector<L> sum[COLUMNS];
         const Vector<L> start = q.start ? load<L>(q.start + g * L) : Vector<L>{};
         LKSPACE_UNROLL for (int j = 0; j < COLUMNS; ++j) sum[j] = start;

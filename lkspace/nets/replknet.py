@@ -4,6 +4,7 @@ State-dict names, order of construction (so that a seed gives the same initial w
 of the authors' release. Beyond it: re-param kernel and shortcut per stage, stem stride 2 or 1, folded norms.
 """
 
+import functools
 import itertools
 import operator
 from collections.abc import Iterator, Mapping
@@ -137,18 +138,10 @@ class Stage(nn.Module):
     @staticmethod
     def costs(architecture: Architecture, stage: int, pixels: int, form: Form) -> Iterator[Cost]:
         """One Cost per kind, for all blocks of the stage together."""
-        channels, lk_hidden, ffn_hidden = _widths(architecture, stage)
-        kernel, reparam = architecture.kernels[stage], architecture.reparam[stage]
-        kinds: dict[str, tuple[int, int]] = {}
-        for costs in (
-            RepLKBlock.costs(channels, lk_hidden, kernel, reparam, pixels, form),
-            ConvFFN.costs(channels, ffn_hidden, pixels, form),
+        widths, n = _widths(architecture, stage), architecture.blocks[stage]
+        for kind, params, macs in _block_costs(
+            *widths, architecture.kernels[stage], architecture.reparam[stage], pixels, form
         ):
-            for kind, params, macs in costs:
-                before = kinds.get(kind, (0, 0))
-                kinds[kind] = before[0] + params, before[1] + macs
-        n = architecture.blocks[stage]
-        for kind, (params, macs) in kinds.items():
             yield Cost(f"stages.{stage}", kind, n * params, n * macs)
 
     @staticmethod
@@ -277,6 +270,22 @@ class RepLKNet(nn.Module):
             if stage + 1 < architecture.stages:
                 parts.append(_transition_part(channels[stage], channels[stage + 1], side))
         return [*parts, _head_part(channels[-1], sides[-1], classes)]
+
+
+@functools.lru_cache(maxsize=4096)  # a search asks for thousands of networks made of a few hundred blocks
+def _block_costs(
+    channels: int, lk_hidden: int, ffn_hidden: int, kernel: int, reparam: int | None, pixels: int, form: Form
+) -> list[tuple[str, int, int]]:
+    """(kind, params, macs) of a RepLK block and its ConvFFN, one of each kind."""
+    kinds: dict[str, tuple[int, int]] = {}
+    for costs in (
+        RepLKBlock.costs(channels, lk_hidden, kernel, reparam, pixels, form),
+        ConvFFN.costs(channels, ffn_hidden, pixels, form),
+    ):
+        for kind, params, macs in costs:
+            before = kinds.get(kind, (0, 0))
+            kinds[kind] = before[0] + params, before[1] + macs
+    return [(kind, params, macs) for kind, (params, macs) in kinds.items()]
 
 
 def _widths(architecture: Architecture, stage: int) -> tuple[int, int, int]:

@@ -19,7 +19,7 @@ from lkspace.space.search_space import ENUMERATION_LIMIT, SearchSpace
 
 DRAWS = 2000  # uniform draws before a space is searched whole, or taken to hold nothing new; each costs about 0.2 ms
 DUPLICATE = "duplicate"
-REMEMBERED = 20_000  # points; computing one costs about 0.4 ms, keeping it 1 KB
+REMEMBERED = 20_000  # points; computing one costs 0.2 to 0.4 ms, keeping it 1 KB
 
 # Values of cheap scores of an architecture, by name. A sampler that computes objectives instead of modelling them
 # takes the same function.

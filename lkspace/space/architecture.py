@@ -5,6 +5,7 @@ stage, the parallel re-param kernel, the shortcut of the RepLK block.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import reprlib
@@ -76,7 +77,7 @@ class Architecture:
         """Number of stages."""
         return len(self.blocks)
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Ten hex digits, the same in every process and version: the start of SHA-256 over the JSON form."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:10]
@@ -94,7 +95,7 @@ class Architecture:
     def canonical(self, size: int) -> Self:
         """The same function of images of `size` pixels with no kernel beyond 2S-1, S the side of its map."""
         kernels = tuple(min(k, 2 * s - 1) for k, s in zip(self.kernels, self.map_sizes(size), strict=True))
-        return dataclasses.replace(self, kernels=kernels)
+        return self if kernels == self.kernels else dataclasses.replace(self, kernels=kernels)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and None, ready for JSON."""
@@ -102,7 +103,8 @@ class Architecture:
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces; equal architectures give equal text."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
