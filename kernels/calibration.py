@@ -25,7 +25,7 @@ import torch
 from lkspace.folders import operator_file
 from lkspace.kernels import library, native_calls
 from lkspace.kernels.schemes import SMALL, VARIABLE, Shape, cheaper, forced_scheme, work
-from lkspace.processor import processor_name
+from lkspace.processor import processor_kind
 from lkspace.replacing import replacing
 
 VERSION = 1
@@ -98,7 +98,7 @@ def file_of(isa: int) -> Path:
 
 
 def _key(isa: int) -> list[str]:
-    return [str(VERSION), processor_name(), library.ISAS[isa], library.fingerprint()]
+    return [str(VERSION), processor_kind(), library.ISAS[isa], library.fingerprint()]
 
 
 def _read(path: Path) -> Coefficients | None:
@@ -120,7 +120,7 @@ def _write(path: Path, found: Coefficients) -> None:
     """Whole or not at all. Where nothing can be written every process measures for itself."""
     content = {
         "version": VERSION,
-        "processor": processor_name(),
+        "processor": processor_kind(),
         "measured": time.strftime("%Y-%m-%d %H:%M"),
         "seconds": found,
     }

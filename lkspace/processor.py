@@ -14,11 +14,24 @@ def processor_name() -> str:
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "CPU"
+    return _fields().get("model name") or platform.processor() or platform.machine() or "CPU"
+
+
+@cache
+def processor_kind() -> str:
+    """The name, and what tells processors of one name apart where Linux says it: clouds call generations the same."""
+    told = (_fields().get(key) for key in ("cpu family", "model", "stepping", "CPU implementer", "CPU part"))
+    return " ".join([processor_name(), *(value for value in told if value)])
+
+
+@cache
+def _fields() -> dict[str, str]:
+    """Of the first processor in Linux's list; none elsewhere."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine() or "CPU"
+        first = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0]
+        pairs = (line.partition(":") for line in first.splitlines())
+        return {key.strip(): value.strip() for key, _, value in pairs}
+    return {}
 
 
 def cores() -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lkspace.kernels.gpu import compiler
 from lkspace.kernels.gpu.choice import Choice
-from lkspace.kernels.gpu.problem import Problem, alignment
+from lkspace.kernels.gpu.problem import Problem, vector
 
 SOURCE = Path(__file__).with_name("mma.cu")
 _ACTIVATIONS = {"": 0, "relu": 1, "gelu": 2}
@@ -148,14 +148,6 @@ def _gradient_constants(shape: "_Shape") -> list[str]:
     return _constants(shape, flip=False, activation="", TILES=0, GRADIENT=1)
 
 
-def vector(*maps: Tensor) -> int:
-    """Elements that one copy may take of a row: their address, like all strides, is a multiple of it."""
-    elements = alignment(*maps)
-    while any(one.data_ptr() % (elements * one.element_size()) for one in maps):
-        elements //= 2
-    return elements
-
-
 def strides(x: Tensor) -> Strides:
     """Of images, channels, rows and columns, in elements."""
     images, channels, rows, columns = x.stride()
@@ -193,13 +185,13 @@ def gradient(choice: Choice, grad: Tensor, x: Tensor, into_weight: Tensor) -> No
 
 
 def prepare(choice: Choice, x: Tensor, weight: Tensor, flip: bool, activation: str) -> None:
-    """Compile what `run` will need; from any thread."""
-    compiler.binary(SOURCE, options(choice, x, weight, flip, activation), x.device)
+    """Compile what `run` will need, for weight's device: x may be on "meta". From any thread."""
+    compiler.binary(SOURCE, options(choice, x, weight, flip, activation), weight.device)
 
 
 def prepare_gradient(choice: Choice, grad: Tensor, x: Tensor, weight: Tensor) -> None:
-    """Compile what `gradient` will need; from any thread."""
-    compiler.binary(SOURCE, gradient_options(choice, grad, x, weight), x.device)
+    """Compile what `gradient` will need, for weight's device: grad and x may be on "meta". From any thread."""
+    compiler.binary(SOURCE, gradient_options(choice, grad, x, weight), weight.device)
 
 
 @dataclass(frozen=True)

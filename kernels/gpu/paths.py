@@ -58,8 +58,8 @@ def prepare_gradient(choice: Choice, grad: Tensor, x: Tensor, weight: Tensor) ->
 
 
 def _planes(x: Tensor) -> Tensor:
-    """What a copy of x to contiguous planes will look like."""
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    """What x.contiguous() will look like. A copy has no memory: many threads prepare at once, and none reads it."""
+    return x if x.is_contiguous() else torch.empty_like(x, memory_format=torch.contiguous_format, device="meta")
 
 
 def convolution(

@@ -14,10 +14,12 @@ VECTOR = 16  # bytes of the widest load of one thread
 
 @dataclass(frozen=True)
 class Problem:
-    """One call: its shape, type, layout and direction. Equal problems are computed by equal kernels.
+    """One call: its shape, type, layout, alignment and direction. Equal problems are computed by equal kernels.
 
     precision: of the matrix product, as Triton calls it: "tf32" rounds float32 factors and means nothing for halves,
     "ieee" rounds nothing and takes the FP32 units; "widened" is the interpreter's, for halves (common.py).
+    vector: see the function. The upstream gradient that a weight gradient reads beside x lies in memory in a way of its
+    own; where none is read its fields say what x's say.
     """
 
     direction: Direction
@@ -30,6 +32,9 @@ class Problem:
     dtype: str
     precision: str
     channels_last: bool
+    vector: int
+    grad_channels_last: bool
+    grad_vector: int
 
     @property
     def itemsize(self) -> int:
@@ -37,12 +42,17 @@ class Problem:
         return 4 if self.dtype == "float32" else 2
 
 
-def problem(direction: Direction, x: Tensor, weight: Tensor) -> Problem:
-    """The problem that these tensors pose; x stands for the map that is read: the image, or the upstream gradient."""
+def problem(direction: Direction, x: Tensor, weight: Tensor, grad: Tensor | None = None) -> Problem:
+    """The problem that these tensors pose; x stands for the map that is read: the image, or the upstream gradient.
+
+    grad: what the weight gradient reads beside the image; it lies as x does if it is left out.
+    """
     half = x.dtype != torch.float32
     precision = "tf32" if half or tf32_allowed() else "ieee"
     if half and x.device.type == "cpu":
         precision = "widened"
+    last, elements = _layout(x)
+    grad_last, grad_elements = (last, elements) if grad is None else _layout(grad)
     return Problem(
         direction,
         n=x.shape[0],
@@ -53,8 +63,15 @@ def problem(direction: Direction, x: Tensor, weight: Tensor) -> Problem:
         kw=weight.shape[3],
         dtype=str(x.dtype).removeprefix("torch."),
         precision=precision,
-        channels_last=memory_format(x) == torch.channels_last,
+        channels_last=last,
+        vector=elements,
+        grad_channels_last=grad_last,
+        grad_vector=grad_elements,
     )
+
+
+def _layout(x: Tensor) -> tuple[bool, int]:
+    return memory_format(x) == torch.channels_last, vector(x)
 
 
 def tf32_allowed() -> bool:
@@ -78,3 +95,11 @@ def alignment(*tensors: Tensor, flat: bool = False) -> int:
                 break
             most //= 2
     return most
+
+
+def vector(*maps: Tensor) -> int:
+    """Elements that one copy may take of a row: their address, like all strides, is a multiple of it."""
+    elements = alignment(*maps)
+    while any(one.data_ptr() % (elements * one.element_size()) for one in maps):
+        elements //= 2
+    return elements

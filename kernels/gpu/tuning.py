@@ -3,7 +3,8 @@
 On disk, in the cache folder, one small JSON file per device, versions and problem; written whole or not at all. What
 cannot be read, or names a choice that no longer exists, is timed again. While a CUDA graph is being captured nothing is
 timed: then it is the remembered choice or the first guess. A choice once made does not change, so that the same call
-gives the same bits, also where tiles sum in different orders.
+gives the same bits, also where tiles sum in different orders; one made while memory was short lasts as long as the
+process.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import statistics
+import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,12 +30,13 @@ from lkspace.kernels.gpu.paths import candidates
 from lkspace.kernels.gpu.problem import Problem
 from lkspace.replacing import replacing
 
-FORMAT = 2  # of the files, and of the kernels that were timed: raise it when these become faster or slower
+FORMAT = 3  # of the files, and of the kernels that were timed: raise it when these become faster or slower
 HOPELESS = 3.0  # times the fastest so far: one call is enough to know,
 LAUNCHED = 1e-3  # if it takes longer than this, in seconds: a shorter call may only have waited for its launch
 UNTIMED = 2**18  # elements of x up to which nothing is timed, see `guessed`
 SPAN = 1e-3  # seconds that the calls of one captured graph take together, at least one call
 REPLAYS = 5
+MEMORY, C_COMPILER, FITTING = "memory", "a C compiler", "a tile that fits"  # what a candidate lacks, see `lacking`
 
 _lock = threading.RLock()
 _known: dict[tuple[torch.device, Problem], Choice] = {}
@@ -61,22 +64,28 @@ def choose(
             if torch.cuda.is_current_stream_capturing():
                 return offered[0]
             compiled(offered, prepare)
-            times = measured(offered, call)
+            lacks: set[str] = set()
+            times = measured(offered, call, lacks)
             choice = min(times, key=times.__getitem__)
-            store(name, problem, choice, times)
+            if not lacks & {MEMORY, C_COMPILER}:  # of which the next process may have enough
+                store(name, problem, choice, times)
         _known[device, problem] = choice
         return choice
 
 
 def guessed(problem: Problem, offered: list[Choice], prepare: Callable[[Choice], None]) -> Choice | None:
-    """The first guess, for a problem so small that any takes as long as its launch; None if it has to be timed."""
-    if offered[0].path != "mma" or problem.n * problem.c * problem.h * problem.w > UNTIMED:
+    """The first guess, for a problem so small that any takes as long as its launch; None if it has to be timed.
+
+    So has one with copies of channels_last: they are launches too.
+    """
+    first, elements = offered[0], problem.n * problem.c * problem.h * problem.w
+    if first.path != "mma" or first.planar or elements > UNTIMED:
         return None
     try:
-        prepare(offered[0])
+        prepare(first)
     except compiler.CannotCompile:
         return None
-    return offered[0]
+    return first
 
 
 def forget() -> None:
@@ -96,8 +105,10 @@ def compiled(offered: list[Choice], prepare: Callable[[Choice], None]) -> None:
         list(pool.map(attempt, offered))
 
 
-def measured(offered: list[Choice], call: Callable[[Choice], Call]) -> dict[Choice, float]:
-    """Seconds of every choice that can run here; those that cannot are left out.
+def measured(
+    offered: list[Choice], call: Callable[[Choice], Call], lacks: set[str] | None = None
+) -> dict[Choice, float]:
+    """Seconds of every choice that can run here; those that cannot are left out, and what they lack put into lacks.
 
     torch's own convolution only if it is out of memory, which its copy to another layout may need, and another ran.
     """
@@ -107,23 +118,32 @@ def measured(offered: list[Choice], call: Callable[[Choice], Call]) -> dict[Choi
         try:
             times[choice] = seconds(call(choice), HOPELESS * best)
         except Exception as error:
-            spared = choice.path != "torch" or (times and isinstance(error, torch.OutOfMemoryError))
-            if not spared or not _cannot_run(error):
+            lack = lacking(error)
+            spared = choice.path != "torch" or (times and lack == MEMORY)
+            if not spared or not lack:
                 raise
+            if lacks is not None:
+                lacks.add(lack)
             continue
         best = min(best, times[choice])
     return times
 
 
-def _cannot_run(error: Exception) -> bool:
-    """Whether a tile asks for more than this device or this version of Triton has; any other error is a bug."""
+def lacking(error: Exception) -> str:
+    """What a candidate asks for and this device, process or version of Triton does not have; "" if it is a bug.
+
+    Triton's launcher is C. Without a compiler it raises RuntimeError; without Python.h the compiler ends with an error.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return MEMORY
+    if isinstance(error, subprocess.CalledProcessError) or "Failed to find C compiler" in str(error):
+        return C_COMPILER
     kinds = (
         triton.runtime.errors.OutOfResources,
         triton.compiler.errors.CompilationError,
-        torch.OutOfMemoryError,
         compiler.CannotCompile,
     )
-    return isinstance(error, kinds) or "PassManager" in str(error)
+    return FITTING if isinstance(error, kinds) or "PassManager" in str(error) else ""
 
 
 def seconds(call: Call, hopeless: float = float("inf")) -> float:
@@ -187,7 +207,7 @@ def store(device: str, problem: Problem, choice: Choice, times: dict[Choice, flo
 
 def _key(device: str, problem: Problem) -> dict[str, object]:
     versions = {"triton": triton.__version__, "torch": torch.__version__, "format": FORMAT}
-    return {"device": device, **versions, "problem": dataclasses.asdict(problem)}
+    return {"device": device, **versions, "nvrtc": compiler.available(), "problem": dataclasses.asdict(problem)}
 
 
 def _path(device: str, problem: Problem) -> Path:

@@ -28,6 +28,7 @@ import lkspace
 from lkspace import kernels, nets
 from lkspace.folders import cache_folder
 from lkspace.nets.family import Part
+from lkspace.processor import processor_kind
 from lkspace.replacing import replacing
 from lkspace.scores import pace, timing
 from lkspace.scores.latency import DTYPES, LAYOUTS, PATIENCE, device_name, on, only_threads
@@ -249,7 +250,7 @@ class _Again(nn.Module):
 def _conditions(setting: Setting) -> dict[str, Any]:
     return {
         "version": VERSION,
-        "device": device_name(setting.device),
+        "device": processor_kind() if setting.device == "cpu" else device_name(setting.device),
         "cores": os.cpu_count(),
         "batch": setting.latency_batch,
         "dtype": setting.latency_dtype,

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import lkspace
 from lkspace import kernels, nets
 from lkspace.folders import cache_folder
-from lkspace.processor import processor_name
+from lkspace.processor import processor_kind
 from lkspace.replacing import replacing
 from lkspace.space.architecture import Architecture
 
@@ -96,7 +96,7 @@ def settle(threads: int, cache: Path | None) -> None:
 def _conditions(threads: int) -> dict[str, Any]:
     return {
         "version": VERSION,
-        "processor": processor_name(),
+        "processor": processor_kind(),
         "cores": os.cpu_count(),
         "threads": threads,
         "operator": kernels.implementation(),

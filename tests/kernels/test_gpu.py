@@ -13,6 +13,8 @@ import torch
 
 from lkspace.kernels import availability
 
+from .conftest import difference, reference
+
 PROBE = """
 import sys
 sys.modules["triton"] = None  # to import it is an error; torch does without
@@ -22,6 +24,10 @@ depthwise_conv2d(torch.ones(1, 2, 3, 3), torch.ones(2, 1, 3, 3))
 print(any(name.startswith("lkspace.kernels.gpu.") for name in sys.modules), repr(availability()["gpu"]))
 """
 CUDA = torch.device("cuda")
+NO_COMPILER = (  # as Triton raises them: without gcc and clang, and without Python.h
+    RuntimeError("Failed to find C compiler. Please specify via CC environment variable"),
+    subprocess.CalledProcessError(1, ["gcc", "driver.c"]),
+)
 
 
 def test_without_a_gpu_triton_is_not_imported() -> None:
@@ -74,10 +80,11 @@ class TestChoice:
         self.timed: list[list[Choice]] = []
         self.capturing, self.name = False, "GPU A"
 
-        def measured(offered: list[Choice], call: object) -> dict[Choice, float]:
+        def measured(offered: list[Choice], call: object, lacks: set[str]) -> dict[Choice, float]:
             self.timed.append(offered)
             return {choice: self.times[choice] for choice in offered}
 
+        self.measured = tuning.measured
         monkeypatch.setenv("LKSPACE_CACHE", str(tmp_path))
         monkeypatch.setattr(tuning, "measured", measured)
         monkeypatch.setattr(tuning, "candidates", lambda problem, device: [self.slow, self.fast, self.torch])
@@ -116,6 +123,60 @@ class TestChoice:
         assert choose(self.problem, refuse) == self.torch
         assert choose(large, lambda choice: None) == self.torch
         assert len(self.timed) == 2
+
+    def test_a_small_problem_that_needs_copies_is_timed_where_that_is_possible(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from lkspace.kernels.gpu.choice import Choice
+
+        guess = Choice("mma", planar=True)
+        monkeypatch.setattr(self.tuning, "candidates", lambda problem, device: [guess, self.torch])
+        self.times[guess] = 5.0
+        self.capturing = True
+        assert self.choose() == guess
+        assert not self.timed
+        self.capturing = False
+        assert self.choose() == self.torch
+        assert len(self.timed) == 1
+
+    def failing(self, monkeypatch: pytest.MonkeyPatch, errors: dict[object, Exception]) -> object:
+        """The choice where these candidates raise, the others take their times."""
+
+        def call(choice: object) -> object:
+            def run() -> float:
+                if choice in errors:
+                    raise errors[choice]
+                return self.times[choice]  # type: ignore[index]
+
+            return run
+
+        monkeypatch.setattr(self.tuning, "measured", self.measured)
+        monkeypatch.setattr(self.tuning, "seconds", lambda call, hopeless: call())
+        return self.tuning.choose(self.problem, CUDA, call, lambda choice: None)
+
+    def test_a_choice_made_while_memory_was_short_lasts_as_long_as_the_process(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.times[self.slow] = 1.5
+        short = torch.OutOfMemoryError("something else has it for now")
+        assert self.failing(monkeypatch, {self.fast: short}) == self.slow
+        assert not list(self.folder.glob("*.json"))
+        assert self.failing(monkeypatch, {}) == self.slow  # a choice does not change
+        self.tuning.forget()
+        assert self.failing(monkeypatch, {self.fast: short, self.slow: short}) == self.torch
+        self.tuning.forget()
+        assert self.failing(monkeypatch, {}) == self.fast
+        assert self.file().exists()
+
+    @pytest.mark.parametrize("error", NO_COMPILER, ids=["no compiler", "no headers"])
+    def test_torch_is_chosen_without_a_c_compiler_but_not_for_the_next_process(
+        self, error: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.failing(monkeypatch, {self.slow: error, self.fast: error}) == self.torch
+        assert not list(self.folder.glob("*.json"))
+        assert self.failing(monkeypatch, {}) == self.torch  # a choice does not change
+        self.tuning.forget()
+        assert self.failing(monkeypatch, {}) == self.fast
 
     def test_fastest_is_chosen_and_remembered(self) -> None:
         assert self.choose() == self.fast
@@ -162,10 +223,16 @@ class TestChoice:
         monkeypatch.setattr(self.tuning.triton, "__version__", "9.9")
         self.tuning.forget()
         self.choose()
-        for change in ({"dtype": "bfloat16"}, {"n": 1}, {"direction": "input gradient"}, {"channels_last": True}):
+        compiles = self.tuning.compiler.available()
+        monkeypatch.setattr(self.tuning.compiler, "available", lambda: not compiles)
+        self.tuning.forget()
+        self.choose()
+        changes = [{"dtype": "bfloat16"}, {"n": 1}, {"direction": "input gradient"}, {"channels_last": True}]
+        changes += [{"vector": 2}, {"grad_vector": 2}, {"grad_channels_last": True}]
+        for change in changes:
             self.problem = dataclasses.replace(self.problem, **change)
             self.choose()
-        assert len(self.timed) == len(list(self.folder.glob("*.json"))) == 7
+        assert len(self.timed) == len(list(self.folder.glob("*.json"))) == 4 + len(changes)
 
     def test_nothing_is_timed_while_a_graph_is_captured(self) -> None:
         self.capturing = True
@@ -249,6 +316,99 @@ class TestTimes:
 
         with pytest.raises(ZeroDivisionError):
             self.tuning.measured([Choice("dense"), Choice("torch")], lambda choice: lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("error", NO_COMPILER, ids=["no compiler", "no headers"])
+def test_a_choice_that_was_never_tried_here_and_cannot_run_is_computed_by_torch(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guessed while a graph is captured, or timed by a process that had a compiler."""
+    pytest.importorskip("triton")
+    from lkspace.kernels.gpu import calls, paths, tuning
+    from lkspace.kernels.gpu.choice import Choice
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    torch.manual_seed(0)
+    x, weight, grad = torch.randn(2, 3, 5, 7), torch.randn(3, 1, 3, 3), torch.randn(2, 3, 5, 7)
+    monkeypatch.setattr(tuning, "choose", lambda *arguments: Choice("taps"))
+    monkeypatch.setitem(paths._CONVOLUTIONS, "taps", fail)
+    monkeypatch.setattr(paths.weight_gradient, "run", fail)
+    wanted = reference(x, weight, None, grad)
+    into_x, into_weight, _ = calls.backward(grad, x, weight, [True, True, False])
+    assert difference(calls.forward(x, weight, None, ""), wanted["y"]) < 1e-5
+    assert difference(into_x, wanted["x"]) < 1e-5
+    assert difference(into_weight, wanted["weight"]) < 1e-5
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), torch.OutOfMemoryError("the user's to mend")], ids=repr)
+def test_other_errors_of_a_choice_reach_the_user(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from lkspace.kernels.gpu import calls, paths, tuning
+    from lkspace.kernels.gpu.choice import Choice
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(tuning, "choose", lambda *arguments: Choice("taps"))
+    monkeypatch.setitem(paths._CONVOLUTIONS, "taps", fail)
+    with pytest.raises(type(error)):
+        calls.forward(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3), None, "")
+
+
+def test_a_copy_whose_looks_are_all_that_counts_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from lkspace.kernels.gpu import mma, paths
+
+    x = torch.empty(1, 1, 1, 1, dtype=torch.bfloat16).expand(2**34, 1, 128, 128)  # 2^49 bytes if it were copied
+    weight, compiled = torch.empty(1, 1, 5, 5, dtype=torch.bfloat16), list[tuple[list[str], torch.device]]()
+    monkeypatch.setattr(mma.compiler, "binary", lambda source, options, device: compiled.append((options, device)))
+    paths.prepare(dataclasses.replace(mma.by_rows(1, 128, 1), planar=True), x, weight, False, "")
+    paths.prepare_gradient(dataclasses.replace(mma.of_gradient(1, 2, 1, 5), planar=True), x, x, weight)
+    assert len(compiled) == 2
+    for options, device in compiled:
+        assert "-DVECTOR=8" in options
+        assert device == weight.device
+
+
+def test_a_problem_says_how_its_tensors_lie() -> None:
+    pytest.importorskip("triton")
+    from lkspace.kernels.gpu.problem import problem
+
+    x, weight = torch.empty(2, 3, 8, 8, dtype=torch.bfloat16), torch.empty(3, 1, 5, 5, dtype=torch.bfloat16)
+    apart = torch.empty(x.numel() + 2, dtype=x.dtype)[2:].view_as(x)
+    last = x.contiguous(memory_format=torch.channels_last)
+    posed = problem("weight gradient", x, weight, x)
+    assert problem("weight gradient", x, weight) == posed
+    assert problem("weight gradient", apart, weight, x) == dataclasses.replace(posed, vector=2)
+    assert problem("weight gradient", x, weight, apart) == dataclasses.replace(posed, grad_vector=2)
+    assert problem("weight gradient", x, weight, last) == dataclasses.replace(
+        posed, grad_channels_last=True, grad_vector=1
+    )
+    assert problem("forward", apart, weight) != problem("forward", x, weight)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_one_value_seen_many_times_is_a_gradient_as_any_other(
+    layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    from lkspace.kernels.gpu import calls, tuning
+    from lkspace.kernels.gpu.choice import Choice
+    from lkspace.kernels.gpu.problem import Problem
+
+    def choose(posed: Problem, *others: object) -> Choice:
+        chosen.append(posed)
+        return Choice("torch")
+
+    chosen: list[Problem] = []
+    monkeypatch.setattr(tuning, "choose", choose)
+    x, weight = torch.ones(2, 3, 4, 8).contiguous(memory_format=layout), torch.ones(3, 1, 3, 3)
+    for grad in (torch.ones_like(x), torch.ones(()).expand_as(x), torch.ones(2, 1, 4, 8).expand_as(x)):
+        calls.backward(grad, x, weight, [True, True, True])
+    assert chosen[:2] == chosen[2:4] == chosen[4:]
+    assert chosen[0].channels_last == chosen[1].grad_channels_last == (layout == torch.channels_last)
 
 
 def test_reason_for_no_gpu_is_told() -> None:

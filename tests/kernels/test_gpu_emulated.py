@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lkspace.kernels.gpu import compiler, mma
 from lkspace.kernels.gpu.choice import Choice
-from lkspace.kernels.gpu.problem import Problem, alignment
+from lkspace.kernels.gpu.problem import Problem, alignment, vector
 
 from .conftest import difference, reference
 
@@ -204,7 +204,7 @@ def test_compiles_for_gpus(shape: tuple[int, ...], architecture: int) -> None:
     n, c, h, w, k = shape
     x, weight = torch.empty(1, c, h, w, dtype=torch.bfloat16), torch.empty(c, 1, k, k, dtype=torch.bfloat16)
     flags = [f"--gpu-architecture=sm_{architecture}", "--std=c++17"]
-    posed = Problem("forward", n, c, h, w, k, k, "bfloat16", "tf32", False)
+    posed = Problem("forward", n, c, h, w, k, k, "bfloat16", "tf32", False, 8, False, 8)
     for choice in mma.choices(posed, 132, 99 * 1024):
         assert compiler.compile_source(mma.SOURCE.read_text(), [*flags, *mma.options(choice, x, weight, False, "gelu")])
     for choice in mma.gradient_choices(posed, 132, 99 * 1024):
@@ -238,7 +238,7 @@ def test_what_was_compiled_is_kept_and_a_broken_file_is_not_believed(
 
 def test_alignment_is_what_copies_ask_for() -> None:
     x = torch.empty(2, 3, 4, 8, dtype=torch.bfloat16)
-    assert mma.vector(x) == alignment(x) == 8
-    assert mma.vector(x[:, :, :, :4]) == 4
-    assert mma.vector(torch.empty(2 * 3 * 4 * 8 + 2, dtype=torch.bfloat16)[2:].view(2, 3, 4, 8)) == 2
-    assert mma.vector(x.transpose(2, 3)) == 1
+    assert vector(x) == alignment(x) == 8
+    assert vector(x[:, :, :, :4]) == 4
+    assert vector(torch.empty(2 * 3 * 4 * 8 + 2, dtype=torch.bfloat16)[2:].view(2, 3, 4, 8)) == 2
+    assert vector(x.transpose(2, 3)) == 1

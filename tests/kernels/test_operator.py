@@ -67,8 +67,8 @@ def test_every_way_agrees_with_float64(
 ) -> None:
     torch.manual_seed(seed)
     x, grad = tensor(layout, shape), tensor(grad_layout, shape)
-    weight = torch.randn(shape[1], 1, *kernel)
-    bias = torch.randn(shape[1]) if with_bias else None
+    weight = tensor(layout, (shape[1], 1, *kernel))
+    bias = torch.randn(shape[1], 2)[:, seed % 2] if with_bias else None
     expected = reference(x, weight, bias, grad)
     terms = reference(x.abs(), weight.abs(), None if bias is None else bias.abs(), grad.abs())
     for way in ways():
@@ -76,6 +76,18 @@ def test_every_way_agrees_with_float64(
             force(patch, way)
             for name, result in run(x, weight, bias, grad).items():
                 assert excess(result, expected[name], terms[name]) < 1, (way, name)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(("shape", "kernel"), [((2, 9, 32, 32), (31, 31)), ((1, 17, 40, 56), (31, 21))])
+def test_the_largest_kernels_on_the_largest_maps(
+    way: str, shape: tuple[int, int, int, int], kernel: tuple[int, int], layout: str
+) -> None:
+    torch.manual_seed(0)
+    x, grad, weight = tensor(layout, shape), tensor(layout, shape), torch.randn(shape[1], 1, *kernel)
+    expected = reference(x, weight, None, grad)
+    for name, result in run(x, weight, None, grad).items():
+        assert difference(result, expected[name]) < 1e-5, name
 
 
 def test_many_images_and_several_channel_groups(way: str) -> None:

@@ -1,5 +1,6 @@
 """The operator as the rest of torch sees it: autograd, opcheck, compile, export, autocast, FLOP counters."""
 
+import shutil
 from typing import Any, ClassVar
 
 import pytest
@@ -113,6 +114,22 @@ def test_compile_gives_one_graph_and_the_same_numbers(way: str) -> None:
     layer.weight.grad = None
     compiled(x).square().sum().backward()
     torch.testing.assert_close(layer.weight.grad, expected, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile makes C++ here, which no compiler is there for")
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_torchs_own_compiler_takes_it(layout: torch.memory_format) -> None:
+    """Which plans strides of its own around an operator that it cannot look into."""
+    torch.manual_seed(0)
+    layer, x = Layer(), torch.randn(2, 6, 9, 7).contiguous(memory_format=layout)
+    results = []
+    for function in (layer, torch.compile(layer, fullgraph=True)):
+        leaf = x.detach().requires_grad_()
+        y = function(2 * leaf + 1).relu()
+        results.append([y, *torch.autograd.grad(y.square().sum(), [leaf, layer.weight])])
+    for compiled, expected in zip(*reversed(results), strict=True):
+        torch.testing.assert_close(compiled, expected)
+        assert compiled.stride() == expected.stride()
 
 
 def test_without_gradients_the_activation_is_in_the_operator() -> None:
