@@ -176,7 +176,7 @@ def show(run: Run, trial: Annotated[int, typer.Argument(metavar="TRIAL", help="T
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN|NAME", help="A run, or a published model such as replknet-31b.")],
+    run: Annotated[str, typer.Argument(metavar="RUN|NAME", help="A run, or a reference point such as replknet-31b.")],
     trial: Annotated[int | None, typer.Argument(metavar="[TRIAL]", help="The candidate's number in the run.")] = None,
     to: Annotated[str, typer.Option(help="json | replknet")] = "json",
     form: Annotated[

@@ -26,7 +26,10 @@ def resized(images: Pixels, size: int) -> Iterator[Pixels]:
 
 def checked_labels(values: object, images: int, classes: int | None, where: str) -> Labels:
     """(n,) int64 of whole numbers in [0, classes); UserError naming `where` if they are not, or not one an image."""
-    labels = np.asarray(values)
+    try:
+        labels = np.asarray(values)
+    except ValueError:
+        raise UserError(f"data {where}: labels are lists of different lengths, expected whole numbers (n,)") from None
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.ndim != 1:

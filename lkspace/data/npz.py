@@ -1,7 +1,5 @@
 """`npz:PATH`: one numpy archive with x_train, y_train, x_val, y_val; MedMNIST's and Keras' names are known too."""
 
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +99,7 @@ def _archive(path: Path) -> Any:
         raise UserError(f"data {path}: no such file")
     try:
         archive = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except Exception:  # nearly anything, as in `_unreadable`
         raise UserError(f"data {path}: not a numpy archive; save it with numpy.savez") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise UserError(f"data {path}: one array, expected an archive of four; save it with numpy.savez")
@@ -111,8 +109,8 @@ def _archive(path: Path) -> Any:
 def _array(archive: Any, path: Path, name: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(archive[name])
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"data {path}: array {name} cannot be read ({' '.join(str(error).split())})") from None
+    except Exception as error:
+        raise _unreadable(path, name, error) from None
 
 
 def _shape(archive: Any, path: Path, name: str) -> tuple[int, ...]:
@@ -122,8 +120,8 @@ def _shape(archive: Any, path: Path, name: str) -> tuple[int, ...]:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, _ = read(file)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"data {path}: array {name} cannot be read ({' '.join(str(error).split())})") from None
+    except Exception as error:
+        raise _unreadable(path, name, error) from None
     if (
         len(shape) not in (3, 4)
         or 0 in shape
@@ -133,6 +131,12 @@ def _shape(archive: Any, path: Path, name: str) -> tuple[int, ...]:
             f"data {path}: {name} has shape {shape}, expected images (n, h, w), (n, h, w, 3) or (n, 3, h, w)"
         )
     return tuple(shape)
+
+
+def _unreadable(path: Path, name: str, error: Exception) -> UserError:
+    """Readers raise nearly anything on damaged files: BadZipFile, zlib.error, RuntimeError, tokenize.TokenError."""
+    reason = str(error) or type(error).__name__
+    return UserError(f"data {path}: array {name} cannot be read ({' '.join(reason.split())})")
 
 
 def _planes_first(shape: tuple[int, ...]) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lkspace.errors import RunError, UserError
-from lkspace.registry import exporters
+from lkspace.registry import exporters, families
 from lkspace.space.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -66,10 +66,30 @@ def export(
 
 
 def export_reference(name: str, target: str, *, form: "Form" = "deploy", folder: str | Path | None = None) -> Path:
-    """A published architecture at 224 px and 1000 classes, with random weights; by default into `export/NAME`."""
-    from lkspace import nets
+    """A reference point by its name, with random weights; by default into `export/NAME`.
 
-    return export(nets.reference(name), target, folder or Path("export", name), form=form, about={"reference": name})
+    A published architecture at 224 px and 1000 classes, or one of a shipped space's at the space's size and classes;
+    UserError listing the known names if there is none.
+    """
+    architecture, size, classes = _reference(name)
+    about = {"reference": name}
+    return export(
+        architecture, target, folder or Path("export", name), form=form, classes=classes, size=size, about=about
+    )
+
+
+def _reference(name: str) -> tuple[Architecture, int, int]:
+    """The architecture, and size and classes of its images."""
+    from lkspace.space import SearchSpace, shipped
+
+    # A name in two spaces is the later one's: small-kernels is replknet-tiny's, not that of replknet-micro, for tests.
+    spaces = [SearchSpace.load(space) for space in shipped()]
+    known = {r.name: (r.architecture, s.image_size, s.classes) for s in spaces for r in s.references}
+    for family in families.names():
+        known |= {key: (published, 224, 1000) for key, published in families.get(family).references.items()}
+    if name not in known:
+        raise UserError(f"unknown reference {name!r}; known: {', '.join(known)}")
+    return known[name]
 
 
 def export_trial(

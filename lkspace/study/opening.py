@@ -19,12 +19,13 @@ _BEGUN = ".study.begun"  # which study is being made for this folder in a databa
 def find_study(place: str | Path) -> tuple[optuna.storages.RDBStorage, str]:
     """The storage that a user's name for a run leads to, and the name of the study in it.
 
-    Raises UserError, naming the place, if there is none of ours or several.
+    Raises UserError, naming the place, if there is none of ours or several, or it is damaged.
     """
     found, name = storage.find(place)
     database = storage.connect(found)
-    studies = {s.study_name: s.user_attrs for s in database.get_all_studies()}
-    formats = {n: int(a[attributes.FORMAT]) for n, a in studies.items() if attributes.FORMAT in a}
+    with storage.reading(found):
+        studies = {s.study_name: s.user_attrs for s in database.get_all_studies()}
+        formats = {n: int(a[attributes.FORMAT]) for n, a in studies.items() if attributes.FORMAT in a}
     ours = sorted(formats)
     known, where = ", ".join(ours) or "none", storage.shown(place)
     if name is None:
@@ -72,7 +73,9 @@ def make_in_database(folder: Path, plan: Plan, url: str) -> None:
     """An empty study in a database, in place of one whose making was cut short; the folder then says where it is."""
     database = storage.connect(storage.split_url(url)[0], create=True)
     pointer, begun, name = folder / storage.POINTER, folder / _BEGUN, storage.without_password(url, plan.name)
-    for study in database.get_all_studies():
+    with storage.reading(url):
+        studies = database.get_all_studies()
+    for study in studies:
         if study.study_name != plan.name:
             continue
         # What a driver left that was killed in here: with the mark that lies in this folder, or with nothing at all.

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import optuna
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from lkspace.errors import RunError, UserError
 
@@ -154,13 +154,37 @@ def writing(place: object) -> Iterator[None]:
         raise RunError(f"{place}: {lost(error)}") from error
 
 
-def check_url(text: str) -> None:
-    """UserError if a storage URL can be nothing of the kind; does not connect."""
+@contextlib.contextmanager
+def reading(place: str | Path) -> Iterator[None]:
+    """UserError that names `place` if what is read inside is damaged, RunError if its storage does not answer."""
+    try:
+        yield
+    except UserError:
+        raise
+    # Damage that the database does not see is text that is no JSON, a row that is missing, a state that is none.
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, LookupError, ValueError) as error:
+        why = _root(error)
+        if isinstance(error.__cause__ or error, OperationalError):
+            mend = "see that its storage answers, then repeat the call"
+            raise RunError(f"{shown(place)}: the study cannot be read ({why}); {mend}") from error
+        raise UserError(f"{shown(place)} is not a study that can be read ({why})") from error
+
+
+def check_url(text: str, folder: Path | None = None) -> None:
+    """UserError if a storage URL can be nothing of the kind, or its file lies in no folder; does not connect.
+
+    folder: the run's, absolute, if it will be made before the file.
+    """
     url, _ = split_url(text)
-    if url.startswith("sqlite:") and is_url(url):
-        _sqlite_path(url)
-    else:
-        _server_url(url)
+    address = _server_url(url)
+    if address.get_backend_name() != "sqlite" or "uri" in address.query:  # then the path is in SQLite's own form
+        return
+    path = _sqlite_path(url)
+    if os.path.isdir(path):
+        raise UserError(f"storage {shown(text)}: {str(path)!r} is a folder; name a file in it")
+    made = folder is not None and path.parent in (folder, *folder.parents)
+    if not made and not os.path.isdir(path.parent):
+        raise UserError(f"storage {shown(text)}: no folder {str(path.parent)!r}; make it, or name another file")
 
 
 def _server_url(text: str) -> URL:

@@ -25,7 +25,7 @@ from lkspace.space.architecture import Architecture
 from lkspace.study import attributes, opening, pareto, partial
 from lkspace.study.proposals import Asked, Proposals, distribution
 from lkspace.study.record import Objective, Origin, Outcome, Plan, Trial, violations
-from lkspace.study.storage import now, quiet, split_url, writing
+from lkspace.study.storage import now, quiet, reading, split_url, writing
 from lkspace.study.trust import Longer, Trust, trust
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Study:
     """One search, read from its storage whenever asked, so that it can be looked at while it runs.
 
     Get one by `Study.open` or `Study.create`. folder: the run's folder, None if the study came from a bare URL.
+    Whatever reads raises UserError if the storage is damaged, RunError if it does not answer.
     """
 
     def __init__(self, database: optuna.storages.RDBStorage, name: str, folder: Path | None, writable: bool) -> None:
@@ -58,8 +59,10 @@ class Study:
         writable: for the driver of a search. Raises UserError, naming the place, if there is no study of ours.
         """
         database, name = opening.find_study(place)
-        study = cls(database, name, None, writable)
-        study.folder = opening.run_folder(place, study._optuna.user_attrs.get(attributes.FOLDER))
+        with reading(place):
+            study = cls(database, name, None, writable)
+            recorded = study._optuna.user_attrs.get(attributes.FOLDER)
+        study.folder = opening.run_folder(place, recorded)
         return study
 
     @classmethod
@@ -84,7 +87,7 @@ class Study:
     def move(self, folder: Path) -> None:
         """Note where the run's folder lies now."""
         self.folder = folder
-        if self._optuna.user_attrs.get(attributes.FOLDER) != str(folder):
+        if self._stored.get(attributes.FOLDER) != str(folder):
             self._note(attributes.FOLDER, str(folder))
 
     # Reading.
@@ -92,7 +95,8 @@ class Study:
     @property
     def plan(self) -> Plan:
         """What the study was started with, and the budget it was last continued with."""
-        return Plan.from_dict(self._optuna.user_attrs[attributes.PLAN])
+        with reading(self.folder or self.name):
+            return Plan.from_dict(self._stored[attributes.PLAN])
 
     @cached_property
     def _plan(self) -> Plan:
@@ -158,8 +162,7 @@ class Study:
 
     def rejected(self) -> dict[str, int]:
         """How many candidates were turned down before they became a trial, by reason."""
-        stored = self._rejected if self._rejected is not None else self._optuna.user_attrs.get(attributes.REJECTED, {})
-        return dict(stored)
+        return dict(self._rejected if self._rejected is not None else self._stored.get(attributes.REJECTED, {}))
 
     def longer(self) -> dict[int, list[Longer]]:
         """The longer trainings that verified candidates have had, by trial number."""
@@ -176,7 +179,7 @@ class Study:
     @property
     def latency_table(self) -> str:
         """How well the latency table's sums agreed with what was measured, in words; "" if none was used."""
-        return str(self._optuna.user_attrs.get(attributes.LATENCY_TABLE, ""))
+        return str(self._stored.get(attributes.LATENCY_TABLE, ""))
 
     def table(self) -> "pd.DataFrame":
         """One row per trial: number, id, outcome, front, every score, the architecture's fields, seconds, reason."""
@@ -307,9 +310,17 @@ class Study:
         if not self._writable:
             raise ValueError("the study was opened for reading")
 
+    @property
+    def _stored(self) -> dict[str, Any]:
+        """The study's attributes, as they are in the storage now."""
+        with reading(self.folder or self.name):
+            return self._optuna.user_attrs
+
     def _frozen(self) -> list[FrozenTrial]:
         """Optuna's trials that are ours; one that somebody queued by another tool has no architecture."""
-        return [t for t in self._optuna.get_trials(deepcopy=False) if attributes.ARCHITECTURE in t.user_attrs]
+        with reading(self.folder or self.name):
+            trials = self._optuna.get_trials(deepcopy=False)
+        return [t for t in trials if attributes.ARCHITECTURE in t.user_attrs]
 
     def _trial(self, frozen: FrozenTrial) -> Trial:
         if frozen.number not in self._read:
@@ -324,8 +335,7 @@ class Study:
 
     def _by_number(self, prefix: str) -> dict[int, Any]:
         """The study's attributes that belong to trials, by trial number."""
-        stored = self._optuna.user_attrs
-        return {int(k.removeprefix(prefix)): v for k, v in stored.items() if k.startswith(prefix)}
+        return {int(k.removeprefix(prefix)): v for k, v in self._stored.items() if k.startswith(prefix)}
 
     def _counts(self, trial: Trial) -> bool:
         return trial.outcome == "complete" and trial.feasible

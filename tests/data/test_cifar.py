@@ -95,6 +95,7 @@ def test_damaged_pickle_is_named(content, cifar10, tmp_path):
         ({"labels": [10] * 8}, "label 10, expected 0 to 9"),
         ({"labels": [-1] * 8}, "label -1"),
         ({"labels": ["a"] * 8}, "expected whole numbers"),
+        ({"labels": [[0], [1, 2]] * 4}, "labels are lists of different lengths, expected whole numbers"),
         ({"data": np.zeros((8, 3072))}, "no uint8 images"),
         ({"data": np.zeros((8, 100), np.uint8)}, "no uint8 images"),
         ({"data": None}, "no uint8 images"),

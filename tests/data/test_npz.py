@@ -1,3 +1,6 @@
+import re
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -111,3 +114,40 @@ def test_cut_archive(tmp_path):
     file.write_bytes(content)
     with pytest.raises(UserError, match="x_train cannot be read"):
         load(f"npz:{file}", cache=tmp_path / "cache")
+
+
+FLAGS, COMPRESSION, VERSION = 8, 10, 6  # where they lie in an entry of a zip file's table of contents
+
+
+def altered(file, offset, value):
+    """The same byte changed in every entry."""
+    content = bytearray(file.read_bytes())
+    for entry in re.finditer(re.escape(b"PK\x01\x02"), content):
+        content[entry.start() + offset] = value
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "words"),
+    [
+        (FLAGS, 1, r"array y_train cannot be read \(.*encrypted"),
+        (COMPRESSION, 99, r"array y_train cannot be read \(.*not supported"),
+        (VERSION, 99, "not a numpy archive"),
+    ],
+)
+def test_archives_that_python_cannot_unpack(offset, value, words, tmp_path):
+    spec = saved(tmp_path, **arrays())
+    altered(tmp_path / "a.npz", offset, value)
+    with pytest.raises(UserError, match=words):
+        describe(spec)
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_train"])
+def test_a_header_with_an_open_bracket(name, tmp_path):
+    spec = saved(tmp_path, **without(name))
+    text = b"{'descr': '<i8', 'fortran_order': False, 'shape': (9,"
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    with pytest.raises(UserError, match=f"array {name} cannot be read") as error:
+        describe(spec)
+    assert "\n" not in str(error.value)

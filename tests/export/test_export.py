@@ -13,6 +13,7 @@ from lkspace import nets
 from lkspace.errors import RunError, UserError
 from lkspace.export import export, export_reference, export_trial, trial_weights, verify
 from lkspace.registry import exporters
+from lkspace.space import SearchSpace
 from lkspace.space.architecture import Architecture
 
 TINY = Architecture("replknet", (1, 1), (4, 6), (9, 5), (3, 3), (True, True))
@@ -116,8 +117,19 @@ def test_a_reference_point_by_name(tmp_path, monkeypatch):
     folder = export_reference("replknet-31b", "json")
     assert folder.as_posix() == "export/replknet-31b"
     verify(folder, "json")
-    with pytest.raises(UserError, match="unknown reference 'replknet-32'"):
+    with pytest.raises(UserError, match=r"unknown reference 'replknet-32'; known: .*replknet-31b.*large-kernels"):
         export_reference("replknet-32", "json")
+
+
+@pytest.mark.parametrize("name", ["large-kernels", "small-kernels"])
+def test_a_reference_point_of_a_shipped_space(name, tmp_path):
+    space = SearchSpace.load("replknet-tiny")
+    point = next(r.architecture for r in space.references if r.name == name)
+    folder = export_reference(name, "replknet", folder=tmp_path / "net")
+    config = json.loads((folder / "config.json").read_text())
+    assert Architecture.from_dict(config["architecture"]) == point
+    assert (config["size"], config["constructor"]["num_classes"]) == (space.image_size, space.classes)
+    assert config["about"] == {"reference": name}
 
 
 def study(folder, number, trained=4):

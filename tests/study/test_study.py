@@ -18,6 +18,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import OperationalError
 
 from lkspace.errors import RunError, UserError
 from lkspace.quantity import Bound
@@ -465,6 +466,32 @@ def older_optuna(folder: Path) -> Path:
     return folder
 
 
+def zeroed(file: Path, table: str) -> None:
+    """Nothing but zeros where a table begins, as after an error of the disk."""
+    connection = sqlite3.connect(file)
+    (page,) = connection.execute("select rootpage from sqlite_master where name = ?", (table,)).fetchone()
+    (size,) = connection.execute("pragma page_size").fetchone()
+    connection.close()
+    with file.open("r+b") as disk:
+        disk.seek((page - 1) * size)
+        disk.write(bytes(size))
+
+
+def damaged(folder: Path) -> Path:
+    Study.create(folder, plan())
+    zeroed(folder / "study.db", "study_user_attributes")
+    return folder
+
+
+def garbled(folder: Path) -> Path:
+    Study.create(folder, plan())
+    connection = sqlite3.connect(folder / "study.db")
+    connection.execute("update study_user_attributes set value_json = '{' where key = 'lkspace:plan'")
+    connection.commit()
+    connection.close()
+    return folder
+
+
 WRONG: dict[str, tuple[Callable[[Path], Path | str], str]] = {
     "missing": (lambda p: p, r"no run at '.*wrong': no such folder; runs in '.*': first"),
     "no study.db": (lambda p: (p.mkdir(), p)[1], "the folder has no study.db; expected the folder of a run"),
@@ -472,6 +499,8 @@ WRONG: dict[str, tuple[Callable[[Path], Path | str], str]] = {
     "nothing in it": (lambda p: holding(p, b""), "is not a study that can be read"),
     "not a database": (lambda p: holding(p, b"hello " * 1000), "file is not a database"),
     "truncated": (truncated, "is not a study that can be read"),
+    "damaged": (damaged, r"is not a study that can be read \(.*malformed\)"),
+    "garbled": (garbled, r"is not a study that can be read \(Expecting"),
     "another database": (unrelated, "is not a study that can be read"),
     "not of lkspace": (foreign, "no study of lkspace at"),
     "newer": (newer, f"has format {FORMAT + 1}, this lkspace reads up to {FORMAT}; update"),
@@ -494,6 +523,70 @@ def test_a_wrong_place_is_one_line_and_stays_as_it_was(tmp_path: Path, kind: str
     assert "\n" not in str(raised.value)
     assert "secret" not in str(raised.value)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("table", ["trials", "trial_params", "trial_user_attributes"])
+def test_trials_that_cannot_be_read_are_one_line(study: Study, table: str) -> None:
+    add(study, "complete", 0.5, 3.0)
+    assert study.folder is not None
+    zeroed(study.folder / "study.db", table)
+    reader = Study.open(study.folder)
+    assert reader.plan == study.plan
+    with pytest.raises(UserError, match=r"first' is not a study that can be read \(.*malformed\)") as raised:
+        reader.front()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_plan_that_is_lost_is_one_line(study: Study) -> None:
+    assert study.folder is not None
+    connection = sqlite3.connect(study.folder / "study.db")
+    connection.execute("delete from study_user_attributes where key = 'lkspace:plan'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(UserError, match=r"is not a study that can be read \('lkspace:plan'\)"):
+        Study.open(study.folder).front()
+
+
+def test_no_study_is_made_in_a_database_that_cannot_be_read(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/all.db"
+    Study.create(tmp_path / "one", plan(name="one"), url)
+    zeroed(tmp_path / "all.db", "studies")
+    with pytest.raises(UserError, match=r"all.db' is not a study that can be read"):
+        Study.create(tmp_path / "two", plan(name="two"), url)
+
+
+def test_a_storage_that_no_longer_answers_is_not_called_damaged(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(study, "failed")
+    gone = StorageInternalError("an error of the storage")
+    gone.__cause__ = OperationalError("select", None, sqlite3.OperationalError("disk I/O error"))
+    monkeypatch.setattr(study._optuna, "get_trials", lambda *_, **__: (_ for _ in ()).throw(gone))
+    with pytest.raises(RunError, match=r"first': the study cannot be read \(disk I/O error\); see that its storage"):
+        study.front()
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+pysqlite"])
+def test_a_storage_file_lies_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "notes").write_text("mine")
+    for good in ("all.db", "runs/all.db", f"{tmp_path}/all.db", "runs/all.db#mine", "notes"):
+        storage.check_url(f"{driver}:///{good}")
+    wrong = {
+        "none/all.db": "no folder '.*/none'; make it",
+        f"{tmp_path}/no/such/all.db#mine": "no folder '.*/no/such'; make it",
+        "notes/all.db": "no folder '.*/notes'",
+        "runs": "'.*/runs' is a folder; name a file in it",
+        f"{tmp_path}/runs#mine": "'.*/runs' is a folder",
+        "": "names no file",
+        ":memory:": "names no file",
+    }
+    for bad, words in wrong.items():
+        with pytest.raises(UserError, match=words):
+            storage.check_url(f"{driver}:///{bad}")
+    for made in ("none", "none/run"):  # by the search, before it opens the file
+        storage.check_url(f"{driver}:///none/all.db", tmp_path / made)
+    storage.check_url("sqlite+pysqlite:///file:/none/all.db?uri=true")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "runs"]
 
 
 def test_a_server_that_does_not_answer_is_no_mistake_of_the_users(tmp_path: Path) -> None:
