@@ -3,10 +3,12 @@
 A case prepares files in an empty folder, where the command then runs, and names words that the one line must hold.
 """
 
+import contextlib
 import hashlib
 import importlib
 import os
 import pickle
+import sqlite3
 import struct
 import zlib
 from collections.abc import Callable
@@ -176,6 +178,21 @@ call(
     "flag: storage with a wrong port", searching("--storage", "postgresql://me@here:port/db"), "here:port", "sqlite:///"
 )
 
+call(
+    "flag: storage in no folder",
+    searching("--storage", "sqlite:///no/such/folder/all.db"),
+    "sqlite:///no/such/folder/all.db",
+    "no folder",
+    "make it",
+)
+
+
+@case("flag: storage over a folder", "sqlite:///mine", "is a folder", "name a file in it")
+def _(here: Path) -> list[str]:
+    (here / "mine").mkdir()
+    return searching("--storage", "sqlite:///mine#name")
+
+
 # Broken data.
 
 
@@ -307,6 +324,16 @@ def _(here: Path) -> list[str]:
     return arguments
 
 
+@case("npz: encrypted", "own.npz", "y_train", "cannot be read", "encrypted")
+def _(here: Path) -> list[str]:
+    arguments = archive(here)
+    content = (here / "own.npz").read_bytes()
+    first, *entries = content.split(b"PK\x01\x02")  # of the table of contents; a flag says that one is encrypted
+    encrypted = [entry[:4] + b"\x01" + entry[5:] for entry in entries]
+    (here / "own.npz").write_bytes(b"PK\x01\x02".join([first, *encrypted]))
+    return arguments
+
+
 class Malicious:
     """Touches a file when it is unpickled by a trusting reader."""
 
@@ -359,6 +386,13 @@ def _(here: Path) -> list[str]:
 @case("pickle: a label beyond the classes", "data_batch_1", "10")
 def _(here: Path) -> list[str]:
     batch = {b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}
+    (cifar(here) / "data_batch_1").write_bytes(pickle.dumps(batch, protocol=2))
+    return searching("--data", "cifar10:.")
+
+
+@case("pickle: labels in lists", "data_batch_1", "lists of different lengths", "expected whole numbers")
+def _(here: Path) -> list[str]:
+    batch = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [[0], [1, 2]]}
     (cifar(here) / "data_batch_1").write_bytes(pickle.dumps(batch, protocol=2))
     return searching("--data", "cifar10:.")
 
@@ -441,10 +475,30 @@ def study(here: Path) -> None:
     written.finish(number, "failed", "a test")
 
 
+@case("run: trials lost", "run", "is not a study that can be read", "malformed")
+def _(here: Path) -> list[str]:
+    study(here)
+    file = here / "run" / "study.db"
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        (page,) = database.execute("select rootpage from sqlite_master where name = 'trials'").fetchone()
+        (size,) = database.execute("pragma page_size").fetchone()
+    with file.open("r+b") as disk:
+        disk.seek((page - 1) * size)
+        disk.write(bytes(size))
+    return ["front", "run"]
+
+
 @case("run: no such trial", "no trial 7", "trials 0 to 0")
 def _(here: Path) -> list[str]:
     study(here)
     return ["show", "run", "7"]
+
+
+@case("run: a folder with a space of one's own", "space.yaml of its own", "--run")
+def _(folder: Path) -> list[str]:
+    (folder / "run").mkdir()
+    (folder / "run" / "space.yaml").write_text("# by hand\n" + yaml.safe_dump(MICRO))
+    return ["search", "--space", "run/space.yaml", *searching()[3:]]
 
 
 @case("run: started otherwise", "run", "objectives", "--run")

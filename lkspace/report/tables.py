@@ -1,5 +1,6 @@
 """The front as a table for a terminal, as CSV and as JSON."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -83,8 +84,9 @@ def front_csv(study: Study) -> str:
 
 
 def front_json(study: Study) -> str:
-    """An object with the run, its objectives and the front: every trial with its architecture and measurements."""
-    plan = study.plan
+    """An object with the run, its objectives, what verifying it said, and the front: every trial with its architecture
+    and measurements."""
+    plan, verified = study.plan, study.trust()
     content = {
         "run": plan.name,
         "objectives": [
@@ -94,6 +96,7 @@ def front_json(study: Study) -> str:
         "reference_point": study.reference_point,
         "hypervolume": study.hypervolume(),
         "counts": study.counts(),
+        "trust": None if verified is None else dataclasses.asdict(verified),
         "front": [trial_dict(t) for t in study.front()],
     }
     return json.dumps(content, indent=2, allow_nan=False)

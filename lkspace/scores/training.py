@@ -42,7 +42,7 @@ class Recipe:
     network without shortcuts begins nearly linear (Balduzzi et al., "The shattered gradients problem", ICML 2017); at
     0 such networks learnt within a short training or did not, by luck of the seed.
     average: horizon of the moving average, in parts of the steps; shorter in the beginning, a third of what is behind.
-    evaluation_batch: images at a time.
+    evaluation_batch: images at a time: on a CPU they take less than a training step, for which measurements wait.
     glance, glance_least: before its end a training is judged by one in so many of the validation images, the same ones
     each time, but by no fewer than the least: enough to see which training is far behind, and the time goes into the
     end, which is what ranks.
@@ -55,7 +55,7 @@ class Recipe:
     zero_residual: bool = True
     opening: float = 1.0
     average: float = 0.06
-    evaluation_batch: int = 250
+    evaluation_batch: int = 125
     glance: int = 8
     glance_least: int = 500
 

@@ -13,6 +13,7 @@ from lkspace import registry
 from lkspace.errors import UserError
 from lkspace.quantity import Bound, human
 from lkspace.scores.score import Setting
+from lkspace.search.room import Room
 from lkspace.space.architecture import Architecture
 from lkspace.space.constraints import Relation
 from lkspace.space.search_space import ENUMERATION_LIMIT, SearchSpace
@@ -63,7 +64,8 @@ class Candidates:
 
     cheap: values of cheap scores of an architecture. bounds: the run's constraints; those on other scores are not
     looked at here.
-    tried: ids of architectures that are trials already. estimates: by name of the measured score.
+    tried: ids of architectures that are trials already. estimates: by name of the measured score. room: for trainings,
+    None if that is not known.
     """
 
     def __init__(
@@ -73,10 +75,12 @@ class Candidates:
         bounds: Sequence[Bound] = (),
         tried: Iterable[str] = (),
         estimates: Mapping[str, Estimate] | None = None,
+        room: Room | None = None,
     ) -> None:
         self.space = space
         self.cheap = cheap
         self.estimates = dict(estimates or {})
+        self._room = room
         own = [b for b in space.constraints if isinstance(b, Bound)]
         self._bounds = own + [b for b in bounds if registry.scores.get(b.name).cheap]
         self._tried = set(tried)
@@ -112,10 +116,11 @@ class Candidates:
         for constraint in self.space.constraints:
             if isinstance(constraint, Relation) and not constraint.holds(architecture):
                 return str(constraint)
-        if not self._bounds:
-            return None
-        values = self.cheap(architecture) if values is None else values
-        return next((str(b) for b in self._bounds if not b.holds(values[b.name])), None)
+        if self._bounds:
+            values = self.cheap(architecture) if values is None else values
+            if broken := [b for b in self._bounds if not b.holds(values[b.name])]:
+                return str(broken[0])
+        return None if self._room is None or self._room.holds(architecture) else str(self._room)
 
     def _point(self, choices: tuple[Any, ...]) -> Point:
         architecture = self.space.decode(dict(zip(self._names, choices, strict=True)))

@@ -20,6 +20,7 @@ from lkspace.quantity import Bound
 from lkspace.scores.agreement import Agreement, agreement
 from lkspace.scores.latency import elsewhere
 from lkspace.scores.latency_table import ROUNDS, LatencyTable, distinct_parts
+from lkspace.scores.quiet import Device
 from lkspace.scores.score import Measurement
 from lkspace.search.candidates import REMEMBERED, Candidates, Estimate, cheap_scores
 from lkspace.search.cluster import check_gpus, ray_cluster, scratch_folder, trial_slots
@@ -38,6 +39,7 @@ from lkspace.space.search_space import SearchSpace
 from lkspace.study import Study
 from lkspace.study.storage import FILE, POINTER, check_url, masked, pointed, split_url
 
+SPACE = "space.yaml"
 _WORTH_A_ROUND = 50  # trials: timing all parts of the default space once takes about half as long as one
 
 
@@ -96,11 +98,12 @@ def run(
         device="cuda" if gpus_per_trial else "cpu",
         command=command,
     )
-    if storage is not None:
-        check_url(storage)
     path = Path(os.path.expanduser(folder)).resolve()
+    if storage is not None:
+        check_url(storage, path)
     if os.path.exists(path):
         made(path)  # a file in the way is told before images are decoded
+        _check_free(path, asked.space)
     search = _Search(asked, path, storage, concurrency, gpus_per_trial, address, console)
     data_key = search.decode()  # before the folder is there, so that wrong images leave nothing behind
     with run_lock(made(path)) as lock, scratch_folder() as scratch:
@@ -109,6 +112,16 @@ def run(
             return search.run(scratch, data_key)
         except KeyboardInterrupt:
             raise Interrupted(search.study) from None
+
+
+def _check_free(folder: Path, space: SearchSpace) -> None:
+    """UserError if a folder without a run has files that a run would write over, and that no start of one left."""
+    if any((folder / name).exists() for name in (FILE, POINTER)):
+        return
+    ours = {SPACE: text_of(folder / SPACE) == space.to_yaml(), SEEN: '"begun"' in text_of(folder / SEEN)}
+    for name, own in ours.items():
+        if (folder / name).exists() and not own:
+            raise UserError(f"{folder} has a {name} of its own, and no run: name another folder with --run")
 
 
 @dataclass
@@ -183,10 +196,15 @@ class _Search:
         threads = self.request.setting.threads
         return threads * (self.concurrency or max(1, cores() // threads))
 
-    def _candidates(self, tried: Sequence[str] = (), estimates: Mapping[str, Estimate] | None = None) -> Candidates:
+    def _candidates(
+        self,
+        tried: Sequence[str] = (),
+        estimates: Mapping[str, Estimate] | None = None,
+        room: Room | None = None,
+    ) -> Candidates:
         request = self.request
         cheap = cheap_scores(request.space, request.setting, request.scores)
-        return Candidates(request.space, cheap, request.constraints, tried, estimates)
+        return Candidates(request.space, cheap, request.constraints, tried, estimates, room)
 
     def _create(self, data_key: str) -> Study:
         """Settle the reference point and write what the run is."""
@@ -204,8 +222,8 @@ class _Search:
         found = {**environment(setting.device), "seed": request.seed, "command": masked(request.command)}
         settled = {"data_key": data_key, "standard": self._standard}
         plan = request.plan(self._name, corner, found | {k: v for k, v in settled.items() if v is not None})
-        write_text(self.folder / "space.yaml", request.space.to_yaml())
-        write_json(self.folder / "environment.json", found)
+        write_text(self.folder / SPACE, request.space.to_yaml())
+        write_json(self.folder / SEEN, found)
         return Study.create(self.folder, plan, self.storage)
 
     def _nothing_to_do(self, study: Study) -> bool:
@@ -225,7 +243,8 @@ class _Search:
             study.set_budget(request.budget)
         table = self._latency_table()
         estimates = {} if table is None else {"latency": functools.lru_cache(REMEMBERED)(table.terms)}
-        candidates = self._candidates([t.id for t in study.trials], estimates)
+        room = self._room(slots)
+        candidates = self._candidates([t.id for t in study.trials], estimates, room)
         for bound in request.constraints:
             if table is not None and bound.name == "latency" and bound.relation == "<=":
                 self._warn_of(bound, table)
@@ -248,7 +267,8 @@ class _Search:
             budget=request.budget,
             concurrency=slots,
             stopping=stopping,
-            room=self._room(slots),
+            room=room,
+            device=Device("cpu") if self._computes_beside else None,
         )
         # On a cluster each host may have files of its own, with times of their own.
         setting = replace(request.setting, data_key="" if self.address else data_key, standard=self._standard)
@@ -262,9 +282,16 @@ class _Search:
             self._say(f"candidates turned down before they cost a trial: {counted(rejected)}")
         if not any(t.outcome == "complete" for t in study.trials):
             raise RunError(_nothing_complete(study))
-        if table is not None and (found := _agreement(table, study)) is not None:
-            study.set_latency_table(found.text)
-            self._say(f"latency table: {found.text}")
+        if table is not None:
+            found = _agreement(table, study)
+            text = "too few networks measured whole to compare it with" if found is None else found.text
+            study.set_latency_table(text)
+            self._say(f"latency table: {text}")
+
+    @property
+    def _computes_beside(self) -> bool:
+        """Whether this process could disturb what is measured."""
+        return bool(self.request.measured) and self.request.setting.device == "cpu" and self.address is None
 
     def _room(self, slots: int) -> Room | None:
         """Memory that trainings share; None where there are none, or on machines of a cluster, which nobody asked."""
@@ -368,6 +395,8 @@ def _agreement(table: LatencyTable, study: Study) -> Agreement | None:
 
 
 def _nothing_complete(study: Study) -> str:
+    if not study.trials:
+        return f"no candidate could be tried: {counted(study.rejected()) or 'the space offers none'}"
     last = study.trials[-1]
     counts = ", ".join(f"{n} {outcome}" for outcome, n in study.counts().items() if not outcome.startswith("rejected"))
     return f"no trial completed ({counts}); trial {last.number} {last.outcome}: {last.reason}"

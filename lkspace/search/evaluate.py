@@ -150,8 +150,9 @@ def _measure(
             progress.curve.append({score.name: measurement.value, **measurement.details})
         progress.seconds[score.name] = before + time.perf_counter() - start
         if proxy is not None and seen and measurement.details["epoch"] < job.setting.epochs:
-            progress.training = proxy.state()
-            checkpoint.write(progress)
+            with proxy.quiet.step():
+                progress.training = proxy.state()
+                checkpoint.write(progress)
         if not score.cheap:
             asked = time.perf_counter()
             yield _report(progress, None)
@@ -160,12 +161,13 @@ def _measure(
     if score.name not in progress.measurements:
         raise RuntimeError(f"score {score.name} gave no measurement")
     if proxy is not None:
-        files = _trained(proxy.learnt, architecture, job.setting, progress)
-        if seen:
-            for name, content in files.items():
-                write_bytes(checkpoint.path.with_name(name), content)
-        else:
-            progress.files = files
+        with proxy.quiet.step():
+            files = _trained(proxy.learnt, architecture, job.setting, progress)
+            if seen:
+                for name, content in files.items():
+                    write_bytes(checkpoint.path.with_name(name), content)
+            else:
+                progress.files = files
 
 
 def _trained(

@@ -51,7 +51,7 @@ class ParetoSampler(BaseSampler):
     anything; by default a little beyond the front so far. logarithmic: indices of learnt objectives whose logarithm is
     modelled, such as times. space: the search space; by default what the trials so far have in common.
     startup: trials before a model is fitted. pool_seed: of the candidates that come again for every suggestion, by
-    default the same as `seed`.
+    default the same as `seed`. number: of the trial that is suggested for, where its own is another each time.
 
     All it knows it reads from the study. Trials under way count as ended at their predicted value. A point that has
     been tried is not suggested again, however it ended. Partial trainings count if a trial tells of them:
@@ -70,6 +70,7 @@ class ParetoSampler(BaseSampler):
         space: Mapping[str, BaseDistribution] | None = None,
         startup: int = STARTUP,
         pool_seed: int | None = None,
+        number: int | None = None,
     ) -> None:
         self._cheap = cheap
         self._features = features
@@ -80,6 +81,7 @@ class ParetoSampler(BaseSampler):
         self._startup = startup
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._pool_seed = self._seed if pool_seed is None else pool_seed
+        self._number = number
         self._independent = np.random.default_rng([self._seed, 1])
 
     def reseed_rng(self) -> None:
@@ -103,7 +105,7 @@ class ParetoSampler(BaseSampler):
             return {}
         parameters = Parameters(search_space)
         past = history.read(study.get_trials(deepcopy=False), parameters, search_space, study.directions)
-        rng = np.random.default_rng([self._seed, trial.number])
+        rng = np.random.default_rng([self._seed, trial.number if self._number is None else self._number])
         single = {name: _only(d) for name, d in self._whole(study).items() if d.single()}
         choice = _Choice(self, parameters, past, study.directions, single, rng)
         return choice.best()

@@ -93,6 +93,7 @@ class Proposer:
     def _sampler(self) -> BaseSampler:
         return self._make(
             Suggestion(
+                number=self._trials,
                 seed=suggestion_seed(self._seed, self._trials),
                 run_seed=self._seed,
                 budget=self._budget,

@@ -12,7 +12,9 @@ from lkspace.space.architecture import Architecture
 
 @dataclass(frozen=True)
 class Room:
-    """A device that several trainings share. bytes: its memory; beside: how many trainings at a time.
+    """A device that several trainings share, a constraint on candidates that reads as what breaks it.
+
+    bytes: its memory; beside: how many trainings at a time.
 
     Judged by the least that a training needs: what is turned away here could never have run.
     """
@@ -29,12 +31,12 @@ class Room:
         beside = min(slots, max(1, gpu_slots(1, gpus))) if gpus else slots
         return None if size is None else cls(setting, size, beside)
 
-    def objection(self, architecture: Architecture) -> str | None:
-        """Why its training cannot run on the device, even alone; None if it may."""
-        need = training_bytes(architecture, self.setting)
-        if need <= self.bytes:
-            return None
-        return f"its training needs at least {human(need, 'B')}, {self.setting.device} has {human(self.bytes, 'B')}"
+    def holds(self, architecture: Architecture) -> bool:
+        """Whether its training may run on the device, at least alone."""
+        return training_bytes(architecture, self.setting) <= self.bytes
+
+    def __str__(self) -> str:
+        return f"training needs more than the {human(self.bytes, 'B')} of {self.setting.device}"
 
     def shares(self, architecture: Architecture) -> bool:
         """Whether as many trainings of its kind as run at a time fit beside each other."""

@@ -26,12 +26,13 @@ from lkspace.study.record import Objective
 class Suggestion:
     """One suggestion to be made, and all that a sampler may know beside the study.
 
-    seed: of this suggestion alone. run_seed, budget: of the whole run. candidates: the space, its cheap scores and what
-    may still be tried. objectives: in the study's order. corner: per objective the worst value that is worth anything.
-    factors: what the terms of the candidates' estimates count for, those left out nothing. bounds: of
-    the run.
+    number: of the trial. seed: of this suggestion alone. run_seed, budget: of the whole run. candidates: the space, its
+    cheap scores and what may still be tried. objectives: in the study's order. corner: per objective the worst value
+    that is worth anything. factors: what the terms of the candidates' estimates count for, those left out nothing.
+    bounds: of the run.
     """
 
+    number: int
     seed: int
     run_seed: int
     budget: int
@@ -116,6 +117,7 @@ def pareto(suggestion: Suggestion) -> BaseSampler:
         values,
         features=lambda params: candidates.point(params).features,
         seed=suggestion.seed,
+        number=suggestion.number,
         pool_seed=suggestion.run_seed,
         allowed=allowed,
         corner=[suggestion.corner[o.name] for o in objectives],

@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 from sqlalchemy.exc import SQLAlchemyError
 
 from lkspace.errors import RunError
+from lkspace.scores.quiet import Device
 from lkspace.search import checkpoint
 from lkspace.search.evaluate import Report
 from lkspace.search.files import write_bytes
@@ -43,8 +44,9 @@ class StudySearcher(Searcher):
     """Hands out `budget` trials in all, `concurrency` at a time; those that a killed driver left running first.
 
     A trial of Tune's is one attempt; a trial of the study whose worker died is handed out again, up to three times, the
-    last time alone. One whose memory was too small is tried once more, alone, and is then recorded as infeasible; so is
-    one, without a try, of which `room` says that it cannot fit.
+    last time alone. One whose memory was too small is tried once more, alone, and is then recorded as infeasible; one
+    that has `room`, but not beside others like it, runs alone.
+    device: on which candidates are measured, kept quiet meanwhile, as suggestions are computed on it too.
     error: what ended the run early, to be raised by the caller; Tune would wrap it. exhausted: the space has no
     untried architecture left. stopping: decides which trainings end early; None if none do.
     """
@@ -59,6 +61,7 @@ class StudySearcher(Searcher):
         concurrency: int,
         stopping: Stopping | None = None,
         room: Room | None = None,
+        device: Device | None = None,
     ) -> None:
         super().__init__()
         self._study = study
@@ -68,6 +71,7 @@ class StudySearcher(Searcher):
         self._concurrency = concurrency
         self._folder = study.folder or Path.cwd()
         self._memory = room
+        self._device = device
         self._waiting = deque(self._first(t.number, t.architecture) for t in study.pending())
         self._running: dict[str, _Attempt] = {}
         self._stopping = stopping
@@ -140,22 +144,16 @@ class StudySearcher(Searcher):
         """Nothing: the study is the record."""
 
     def _new(self) -> _Attempt | None:
-        while self._proposer.trials < self._budget and not self.exhausted:
+        if self._proposer.trials >= self._budget or self.exhausted:
+            return None
+        with contextlib.nullcontext() if self._device is None else self._device.step():
             started = self._proposer.start()
-            if started is None:
-                self.exhausted = True
-            elif (reason := self._too_large(started[1])) is None:
-                return self._first(*started)
-            else:
-                self._finish(started[0], Report(outcome="memory", reason=reason))
-        return None
+        self.exhausted = started is None
+        return None if started is None else self._first(*started)
 
     def _first(self, number: int, architecture: Architecture) -> _Attempt:
         alone = self._memory is not None and not self._memory.shares(architecture)
         return _Attempt(number, architecture, 1, alone)
-
-    def _too_large(self, architecture: Architecture) -> str | None:
-        return None if self._memory is None else self._memory.objection(architecture)
 
     def _lost(self, attempt: _Attempt) -> None:
         """The worker died, or Tune could not start one."""

@@ -56,7 +56,7 @@ class Trust:
 
     tau: Kendall's, between proxy and mean of the longer trainings; interval: of 95 %, see `tau_interval`;
     None where there are too few or all are equal. deviation: between seeds, pooled; None with one seed. diverged:
-    trainings that came to nothing; the rest does not know of them.
+    trainings that came to nothing; the rest does not know of them. front: members of the run's.
     """
 
     epochs: int
@@ -66,12 +66,14 @@ class Trust:
     interval: tuple[float, float] | None
     deviation: float | None
     diverged: int = 0
+    front: int = 0
 
     @property
     def text(self) -> str:
         """In one line."""
         seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
-        how = f"{len(self.candidates)} candidates trained for {self.epochs} epochs with {seeds}"
+        members = f"{sum(c.on_front for c in self.candidates)} of the front's {self.front}"
+        how = f"{len(self.candidates)} candidates, {members}, trained for {self.epochs} epochs with {seeds}"
         lost = f"; {self.diverged} of the trainings diverged and count for nothing here" if self.diverged else ""
         if self.tau is None:
             return f"{how}: too few for an order{lost}"
@@ -125,7 +127,7 @@ def trust(
     interval = tau_interval(before, after, RESAMPLES) if len(candidates) >= _FEWEST else None
     seeds = max((len(c.accuracies) for c in candidates), default=0)
     diverged = sum(run.epochs == length and run.accuracy is None for runs in longer.values() for run in runs)
-    return Trust(length, seeds, candidates, kendall_tau(before, after), interval, deviation, diverged)
+    return Trust(length, seeds, candidates, kendall_tau(before, after), interval, deviation, diverged, len(front))
 
 
 def _memberships(

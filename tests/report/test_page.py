@@ -213,7 +213,8 @@ def test_it_says_what_longer_trainings_said(view: View, make_study: Any, tmp_pat
             study.trained_longer(trial.number, Longer(20, seed, 0.5 + 0.1 * trial.number + 0.01 * seed, 1.0))
     view.open(write_page(study, tmp_path / "page.html"))
     assert f"Verified: {study.trust().text}." in view.text("#note")
-    assert "4 candidates trained for 20 epochs with 2 seeds" in view.text("#note")
+    front = len(study.front())
+    assert f"4 candidates, {front} of the front's {front}, trained for 20 epochs with 2 seeds" in view.text("#note")
 
 
 def test_what_it_says(view: View, written: Path, study: Study) -> None:

@@ -3,8 +3,10 @@ import pytest
 
 from lkspace.errors import UserError
 from lkspace.quantity import Bound
+from lkspace.scores.memory import training_bytes
 from lkspace.scores.score import Measurement, Setting
 from lkspace.search.candidates import Candidates, cheap_scores
+from lkspace.search.room import Room
 from lkspace.space.search_space import SearchSpace
 
 SETTING = Setting(data="digits", size=32, classes=10)
@@ -68,6 +70,20 @@ def test_a_cheap_score_of_another_package_is_computed(micro, fake):
     cheap = cheap_scores(micro, SETTING, ["fake", "params"])
     assert cheap(micro.reference_points[0])["fake"] == 3.0
     assert Candidates(micro, cheap, [Bound("fake", "<=", 2.0)]).objection(micro.reference_points[0]) == "fake<=2"
+
+
+def test_what_cannot_be_trained_on_the_device_is_no_candidate(micro):
+    needs = {a: training_bytes(a, SETTING) for a in micro.enumerate()}
+    room = Room(SETTING, sorted(needs.values())[len(needs) // 2], 1)
+    candidates = Candidates(micro, cheap_scores(micro, SETTING, []), room=room)
+    objections = {a: candidates.objection(a) for a in needs}
+    assert {a for a, objection in objections.items() if objection is None} == {
+        a for a, need in needs.items() if need <= room.bytes
+    }
+    assert set(objections.values()) == {None, str(room)}
+    assert str(room).startswith("training needs more than the ")
+    for architecture, objection in objections.items():
+        assert candidates.allows(candidates.point(micro.params_of(architecture))) == (objection is None)
 
 
 def test_an_impossible_bound_says_what_the_space_offers(micro):

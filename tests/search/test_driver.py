@@ -187,10 +187,10 @@ def test_trainings_that_diverge_are_told_apart_and_named(tmp_path):
     assert all(t.values["flops"] > 0 and "accuracy" not in t.values for t in study.trials)
 
 
-def test_early_stopping_ends_trials_in_the_middle_of_their_training(tmp_path):
+def test_early_stopping_ends_trials_in_the_middle_of_their_training_the_same_ones_twice(tmp_path):
     call = {**CALL, "overrides": {"epochs": 2}, "concurrency": 1}
     space, objectives = SearchSpace.load("replknet-micro"), ["accuracy", "flops"]
-    study = run(space, budget=10, folder=tmp_path, objectives=objectives, early_stopping="halving", **call)
+    study = run(space, budget=10, folder=tmp_path / "run", objectives=objectives, early_stopping="halving", **call)
     assert study.counts().keys() <= {"complete", "stopped", "rejected: params<=20K", "rejected: kernels non-increasing"}
     stopped = [t for t in study.trials if t.outcome == "stopped"]
     assert stopped
@@ -199,8 +199,11 @@ def test_early_stopping_ends_trials_in_the_middle_of_their_training(tmp_path):
         assert len(trial.curve) == 1
         assert trial.reason == "others of its cost were ahead after epoch 1 of 2"
         assert trial.number not in {t.number for t in study.front()}
+    again = run(space, budget=10, folder=tmp_path / "again", objectives=objectives, early_stopping="halving", **call)
+    for one, other in zip(study.trials, again.trials, strict=True):
+        assert (one.id, one.outcome, one.values) == (other.id, other.outcome, other.values)
     with pytest.raises(UserError, match="early stopping halving, this call has none"):
-        run(space, budget=10, folder=tmp_path, objectives=objectives, early_stopping="none", **call)
+        run(space, budget=10, folder=tmp_path / "run", objectives=objectives, early_stopping="none", **call)
 
 
 def test_a_run_survives_every_kind_of_death(tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lkspace.search.halving import crowding, goes_on, peers, places
+from lkspace.study.record import Objective
 
 VALUES = st.one_of(st.integers(0, 3).map(float), st.floats(-5, 5, width=16), st.sampled_from([math.nan, math.inf]))
 MATRICES = st.integers(1, 4).flatmap(
@@ -16,16 +17,18 @@ MATRICES = st.integers(1, 4).flatmap(
 )
 
 
-def dominates(a, b):
-    return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+def dominates(a, b, better):
+    """better: per objective which values are, "<" or ">"."""
+    pairs = [(x, y) if sign == "<" else (y, x) for x, y, sign in zip(a, b, better, strict=True)]
+    return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
 
 
-def fronts_by_definition(rows):
+def fronts_by_definition(rows, better):
     """Peel: whom nobody left dominates is on this front."""
     left = [i for i in range(len(rows)) if all(math.isfinite(x) for x in rows[i])]
     found = []
     while left:
-        front = [i for i in left if not any(dominates(rows[j], rows[i]) for j in left)]
+        front = [i for i in left if not any(dominates(rows[j], rows[i], better) for j in left)]
         found.append(front)
         left = [i for i in left if i not in front]
     return found
@@ -44,8 +47,8 @@ def loneliness(rows, front, i):
     return total
 
 
-def places_by_definition(rows):
-    fronts = fronts_by_definition(rows)
+def places_by_definition(rows, better="<<<<"):
+    fronts = fronts_by_definition(rows, better[: len(rows[0])])
     keys = []
     for i in range(len(rows)):
         on = [f for f, front in enumerate(fronts) if i in front]
@@ -67,13 +70,13 @@ def test_the_order_of_arrival_does_not_matter(rows, random):
     assert places(rows[order]).tolist() == places(rows)[order].tolist()
 
 
-@given(MATRICES, st.lists(st.sampled_from([1.0, -1.0]), min_size=4, max_size=4))
+@given(MATRICES, st.text("<>", min_size=4, max_size=4))
 @settings(max_examples=100, deadline=None)
-def test_directions_are_signs(rows, signs):
-    """An objective that is maximised comes negated; told by definition on the values as they were."""
-    sign = np.array(signs[: rows.shape[1]])
-    turned = (rows * sign).tolist()
-    assert places(rows * sign).tolist() == places_by_definition(turned)
+def test_a_search_turns_what_is_maximised(rows, better):
+    """As `Stopping` hands values over; told by definition on the values as they were."""
+    directions = ["minimize" if sign == "<" else "maximize" for sign in better]
+    signs = [Objective(f"o{j}", "", d).sign for j, d in enumerate(directions)]
+    assert places(rows * signs[: rows.shape[1]]).tolist() == places_by_definition(rows.tolist(), better)
 
 
 def test_places_of_sorted_and_unsorted_rows():

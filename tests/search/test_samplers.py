@@ -17,7 +17,7 @@ SPACE = {"a": CategoricalDistribution([1, 3, 5, 7]), "b": CategoricalDistributio
 def suggestion(seed: int = 0, budget: int = 20) -> Suggestion:
     """Of a space that the samplers which only read the study do not look at."""
     space = SearchSpace.load("replknet-micro")
-    return Suggestion(seed, 0, budget, Candidates(space, space.costs), OBJECTIVES, {"accuracy": 0.1, "flops": 1e9})
+    return Suggestion(0, seed, 0, budget, Candidates(space, space.costs), OBJECTIVES, {"accuracy": 0.1, "flops": 1e9})
 
 
 def first_suggestions(name: str, seed: int, told: int = 6) -> list[dict[str, object]]:

@@ -1,6 +1,7 @@
 """The searcher without Ray's processes: what Tune would call is called here, on a real SQLite study."""
 
 import errno
+import threading
 
 import pytest
 from optuna.exceptions import StorageInternalError
@@ -8,6 +9,7 @@ from optuna.exceptions import StorageInternalError
 from lkspace import registry
 from lkspace.errors import RunError
 from lkspace.scores.memory import training_bytes
+from lkspace.scores.quiet import Device
 from lkspace.scores.score import Measurement, Setting
 from lkspace.search.candidates import Candidates, cheap_scores
 from lkspace.search.checkpoint import NAME
@@ -25,7 +27,8 @@ SETTING = Setting(data="digits", size=32, classes=10)
 
 
 def searcher(study, space, budget=6, concurrency=2, room=None):
-    candidates = Candidates(space, cheap_scores(space, SETTING, []), [], [t.id for t in study.trials])
+    tried = [t.id for t in study.trials]
+    candidates = Candidates(space, cheap_scores(space, SETTING, []), [], tried, room=room)
     proposer = Proposer(study, candidates, registry.samplers.get("random"), 0, budget)
     display = Display(study, budget, None, 1)
     return StudySearcher(study, proposer, display, budget=budget, concurrency=concurrency, room=room)
@@ -138,20 +141,35 @@ def test_a_candidate_that_runs_out_of_memory_is_tried_alone_and_then_infeasible(
     assert [searching.suggest(name)["number"] for name in "fg"] == [2, 3]
 
 
-def test_what_cannot_fit_the_device_is_infeasible_without_a_try(new_study, micro):
+def test_what_cannot_fit_the_device_costs_no_trial(new_study, micro):
     study = new_study()
     needs = sorted(training_bytes(a, SETTING) for a in micro.enumerate())
-    searching = searcher(study, micro, budget=30, room=Room(SETTING, needs[len(needs) // 2], 1))
-    tried = []
-    while (config := searching.suggest(f"t{len(tried)}")) != searching.FINISHED:
-        searching.on_trial_complete(f"t{len(tried)}", complete(micro, config))
-        tried.append(config["number"])
-    refused = [t for t in study.trials if t.outcome == "infeasible"]
-    assert len(tried) + len(refused) == 30
-    assert len(refused) > 3
-    assert {t.number for t in refused}.isdisjoint(tried)
-    assert all(training_bytes(t.architecture, SETTING) > needs[len(needs) // 2] for t in refused)
-    assert refused[0].reason.startswith("its training needs at least ")
+    room = Room(SETTING, needs[len(needs) // 8], 1)  # most of the space, and its reference point
+    searching = searcher(study, micro, budget=12, room=room)
+    while (config := searching.suggest("a")) != searching.FINISHED:
+        searching.on_trial_complete("a", complete(micro, config))
+    assert study.counts()["complete"] == 12
+    assert all(training_bytes(t.architecture, SETTING) <= room.bytes for t in study.trials)
+    rejected = study.rejected()
+    assert rejected[str(room)] > 8
+    assert rejected[f"reference point: {room}"] == 1
+
+
+def test_suggestions_wait_for_what_is_being_measured(new_study, micro):
+    """A driver that computes them beside a measurement would be in it."""
+    study, device = new_study(), Device("cpu")
+    candidates = Candidates(micro, cheap_scores(micro, SETTING, []))
+    proposer = Proposer(study, candidates, registry.samplers.get("random"), 0, 3)
+    display = Display(study, 3, None, 1)
+    searching = StudySearcher(study, proposer, display, budget=3, concurrency=3, device=device)
+    handed = threading.Thread(target=lambda: searching.suggest("a"))
+    with device.exclusive():
+        handed.start()
+        handed.join(0.3)
+        assert handed.is_alive()
+        assert not study.trials
+    handed.join(10)
+    assert [t.number for t in study.trials] == [0]
 
 
 def test_what_fits_the_device_but_not_beside_another_runs_alone(new_study, micro):

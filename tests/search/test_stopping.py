@@ -52,6 +52,23 @@ def test_accuracy_is_maximised_whatever_the_order_of_objectives():
         assert found[6] is not None
 
 
+def test_learnt_objectives_of_both_directions_count_each_in_its_own():
+    objectives = (Objective("accuracy", "%", "maximize"), Objective("loss", "", "minimize"))
+
+    def reported(accuracy: float, loss: float) -> Report:
+        entry = {"accuracy": accuracy, "loss": loss, "epoch": 1, "epochs": 2}
+        measured = {name: Measurement(entry[name], entry) for name in ("accuracy", "loss")}
+        return Report(measured, (entry,))
+
+    stopping = Stopping("halving", objectives, 2, nothing)
+    for i in range(12):  # a line on which each is best in its way
+        stopping.reason(i, TINY, reported(0.3 + i / 100, 1.0 + i / 100))
+    assert stopping.reason(20, TINY, reported(0.9, 0.1)) is None
+    assert stopping.reason(21, TINY, reported(0.1, 9.0)) is not None
+    assert stopping.reason(22, TINY, reported(0.95, 9.0)) is None
+    assert stopping.reason(23, TINY, reported(0.1, 0.05)) is None
+
+
 def test_objectives_that_no_training_changes_stop_nothing():
     stopping = Stopping("halving", OBJECTIVES[1:], 4, nothing)
     assert all(stopping.reason(i, TINY, report([0.9 - i / 10])) is None for i in range(9))
