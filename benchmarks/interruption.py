@@ -26,7 +26,7 @@ from lkspace.study import Study
 
 COMMAND = [
     *(sys.executable, "-m", "lkspace", "search", "--space", "replknet-micro", "--data", "digits:train=200,val=100"),
-    *("--epochs", "1", "--sampler", "nsga2"),
+    *("--epochs", "3"),
 ]
 MARK = "LKSPACE_BENCHMARK_MARK"
 
@@ -59,6 +59,8 @@ def main() -> int:
         }
     result = {
         "when": datetime.now().isoformat(timespec="seconds"),
+        "command": f"python benchmarks/interruption.py --kills {options.kills} --budget {options.budget}"
+        f" --seed {options.seed}",
         "machine": environment("cpu"),
         "budget": options.budget,
         "seed": options.seed,

@@ -1,12 +1,12 @@
 """What a search costs beside training and measuring: seconds a trial, and where they go.
 
-    python benchmarks/overhead.py [--budget 20] [--concurrency N] [--objectives accuracy,flops,latency]
+    python benchmarks/overhead.py [--budget 20 60] [--concurrency N] [--objectives accuracy,flops,latency]
 
-Runs a real search of `replknet-micro` on few digits in a temporary folder. Overhead of a trial is the time its slot
-was held without a score being measured: (wall from the first trial's start to the last one's end x concurrency - the
-seconds that scores took) / trials. In it and told apart are the start of the workers (Python, Ray, torch), once a run,
-and slots that are idle because the last trials run alone. Starting before the first trial (Ray, data, reference point)
-and ending (measuring the front again, stopping Ray) happen once a run and are not in it.
+Runs real searches of `replknet-micro` on few digits in a temporary folder, with the default sampler. Overhead of a
+trial is the time its slot was held without a score being measured: (wall from the first trial's start to the last one's
+end x concurrency - the seconds that scores took) / trials. In it and told apart are the start of the workers (Python,
+Ray, torch), once a run, and slots that are idle because the last trials run alone. Starting before the first trial
+(Ray, data, reference point) and ending (measuring the front again, stopping Ray) happen once a run and are not in it.
 The baseline is the same trials, one after another in one process, without Ray and without a study.
 """
 
@@ -34,23 +34,27 @@ DATA = "digits:train=400,val=200"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--budget", type=int, default=20)
+    parser.add_argument("--budget", type=int, nargs="+", default=[20, 60])
     parser.add_argument("--concurrency", type=int, default=cores())
     parser.add_argument("--objectives", default="accuracy,flops,latency")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "overhead.json")
     options = parser.parse_args()
+    runs = []
+    for budget in options.budget:
+        runs.append(measured(budget, options.concurrency, options.objectives.split(","), options.epochs))
+        print(f"{budget} trials")
+        for name, value in runs[-1]["seconds"].items():
+            print(f"{name:44} {value:8.3f} s", flush=True)
     result = {
         "when": datetime.now().isoformat(timespec="seconds"),
-        "command": f"python benchmarks/overhead.py --budget {options.budget} --concurrency {options.concurrency}"
-        f" --objectives {options.objectives} --epochs {options.epochs}",
+        "command": f"python benchmarks/overhead.py --budget {' '.join(map(str, options.budget))}"
+        f" --concurrency {options.concurrency} --objectives {options.objectives} --epochs {options.epochs}",
         "machine": {**environment("cpu"), "usable_cores": cores(), "python": platform.python_version()},
-        **measured(options.budget, options.concurrency, options.objectives.split(","), options.epochs),
+        "runs": runs,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
-    for name, value in result["seconds"].items():
-        print(f"{name:44} {value:8.3f} s")
 
 
 def measured(budget: int, concurrency: int, objectives: Sequence[str], epochs: int) -> dict[str, Any]:
@@ -64,7 +68,6 @@ def measured(budget: int, concurrency: int, objectives: Sequence[str], epochs: i
             objectives=objectives,
             data=DATA,
             overrides={"epochs": epochs},
-            sampler="nsga2",
             concurrency=concurrency,
         )
         end = time.time()
