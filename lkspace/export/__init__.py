@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lkspace.errors import RunError, UserError
-from lkspace.registry import exporters, families
+from lkspace.registry import exporters
 from lkspace.space.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -80,13 +80,13 @@ def export_reference(name: str, target: str, *, form: "Form" = "deploy", folder:
 
 def _reference(name: str) -> tuple[Architecture, int, int]:
     """The architecture, and size and classes of its images."""
+    from lkspace import nets
     from lkspace.space import SearchSpace, shipped
 
     # A name in two spaces is the later one's: small-kernels is replknet-tiny's, not that of replknet-micro, for tests.
     spaces = [SearchSpace.load(space) for space in shipped()]
     known = {r.name: (r.architecture, s.image_size, s.classes) for s in spaces for r in s.references}
-    for family in families.names():
-        known |= {key: (published, 224, 1000) for key, published in families.get(family).references.items()}
+    known |= {key: (published, 224, 1000) for key, published in nets.references().items()}
     if name not in known:
         raise UserError(f"unknown reference {name!r}; known: {', '.join(known)}")
     return known[name]

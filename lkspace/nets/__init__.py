@@ -56,9 +56,14 @@ def parts(architecture: Architecture, size: int = 224, classes: int = 1000) -> l
     return cast(list[Part], families.get(architecture.family).parts(architecture, size=size, classes=classes))
 
 
+def references() -> dict[str, Architecture]:
+    """The published architectures of all families, by name."""
+    return {key: value for family in families.names() for key, value in families.get(family).references.items()}
+
+
 def reference(name: str) -> Architecture:
     """A published architecture such as "replknet-31b"; UserError listing the known names if there is none."""
-    known = {key: value for family in families.names() for key, value in families.get(family).references.items()}
+    known = references()
     if name not in known:
         raise UserError(f"unknown reference {name!r}; known: {', '.join(known)}")
-    return cast(Architecture, known[name])
+    return known[name]

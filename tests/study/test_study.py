@@ -441,13 +441,18 @@ def holding(folder: Path, content: bytes) -> Path:
     return folder
 
 
-def unrelated(folder: Path) -> Path:
-    folder.mkdir()
+def executed(folder: Path, statement: str) -> Path:
+    """The folder, after a statement on its study's database."""
     connection = sqlite3.connect(folder / "study.db")
-    connection.execute("create table t (x)")
+    connection.execute(statement)
     connection.commit()
     connection.close()
     return folder
+
+
+def unrelated(folder: Path) -> Path:
+    folder.mkdir()
+    return executed(folder, "create table t (x)")
 
 
 def truncated(folder: Path) -> Path:
@@ -459,11 +464,7 @@ def truncated(folder: Path) -> Path:
 
 def older_optuna(folder: Path) -> Path:
     Study.create(folder, plan())
-    connection = sqlite3.connect(folder / "study.db")
-    connection.execute("update alembic_version set version_num = 'v0.9.0.a'")
-    connection.commit()
-    connection.close()
-    return folder
+    return executed(folder, "update alembic_version set version_num = 'v0.9.0.a'")
 
 
 def zeroed(file: Path, table: str) -> None:
@@ -485,11 +486,7 @@ def damaged(folder: Path) -> Path:
 
 def garbled(folder: Path) -> Path:
     Study.create(folder, plan())
-    connection = sqlite3.connect(folder / "study.db")
-    connection.execute("update study_user_attributes set value_json = '{' where key = 'lkspace:plan'")
-    connection.commit()
-    connection.close()
-    return folder
+    return executed(folder, "update study_user_attributes set value_json = '{' where key = 'lkspace:plan'")
 
 
 WRONG: dict[str, tuple[Callable[[Path], Path | str], str]] = {
@@ -539,10 +536,7 @@ def test_trials_that_cannot_be_read_are_one_line(study: Study, table: str) -> No
 
 def test_a_plan_that_is_lost_is_one_line(study: Study) -> None:
     assert study.folder is not None
-    connection = sqlite3.connect(study.folder / "study.db")
-    connection.execute("delete from study_user_attributes where key = 'lkspace:plan'")
-    connection.commit()
-    connection.close()
+    executed(study.folder, "delete from study_user_attributes where key = 'lkspace:plan'")
     with pytest.raises(UserError, match=r"is not a study that can be read \('lkspace:plan'\)"):
         Study.open(study.folder).front()
 
