@@ -23,7 +23,7 @@ from optuna.trial import create_trial
 from lkspace import registry
 from lkspace.scores.score import Setting
 from lkspace.search.candidates import Candidates, cheap_scores
-from lkspace.search.samplers import Suggestion, suggestion_seed
+from lkspace.search.samplers import Suggestion
 from lkspace.space.search_space import SearchSpace
 from lkspace.study.proposals import distribution
 from lkspace.study.record import Objective
@@ -60,9 +60,7 @@ def timings(trials: int, objectives: tuple[Objective, ...], table: bool = False)
     walls, cpus = [], []
     for i in range(6):
         number, known = trials + i, {"latency": [1.0, 0.0]} if table else {}
-        suggestion = Suggestion(
-            number, suggestion_seed(0, number), 0, trials, candidates, objectives, corner, factors=known
-        )
+        suggestion = Suggestion(number, 0, trials, candidates, objectives, corner, factors=known)
         study.sampler = registry.samplers.get("pareto")(suggestion)
         wall, cpu = time.perf_counter(), time.process_time()
         trial = study.ask(choices)

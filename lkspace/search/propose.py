@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from lkspace.scores.agreement import factors
 from lkspace.search.candidates import Candidates
-from lkspace.search.samplers import MakeSampler, Suggestion, suggestion_seed
+from lkspace.search.samplers import MakeSampler, Suggestion
 from lkspace.space.architecture import Architecture
 from lkspace.study import Asked, Study
 from lkspace.study.record import Origin, Plan
@@ -94,7 +94,6 @@ class Proposer:
         return self._make(
             Suggestion(
                 number=self._trials,
-                seed=suggestion_seed(self._seed, self._trials),
                 run_seed=self._seed,
                 budget=self._budget,
                 candidates=self._candidates,

@@ -26,14 +26,12 @@ from lkspace.study.record import Objective
 class Suggestion:
     """One suggestion to be made, and all that a sampler may know beside the study.
 
-    number: of the trial. seed: of this suggestion alone. run_seed, budget: of the whole run. candidates: the space, its
-    cheap scores and what may still be tried. objectives: in the study's order. corner: per objective the worst value
-    that is worth anything. factors: what the terms of the candidates' estimates count for, those left out nothing.
-    bounds: of the run.
+    number: of the trial. run_seed, budget: of the whole run. candidates: the space, its cheap scores and what may still
+    be tried. objectives: in the study's order. corner: per objective the worst value that is worth anything. factors:
+    what the terms of the candidates' estimates count for, those left out nothing. bounds: of the run.
     """
 
     number: int
-    seed: int
     run_seed: int
     budget: int
     candidates: Candidates
@@ -41,6 +39,11 @@ class Suggestion:
     corner: Mapping[str, float]
     factors: Mapping[str, Sequence[float]] = field(default_factory=dict)
     bounds: Sequence[Bound] = ()
+
+    @property
+    def seed(self) -> int:
+        """Of this suggestion alone."""
+        return suggestion_seed(self.run_seed, self.number)
 
 
 USE_ESTIMATES = ("pareto",)  # the samplers that look at estimates, which take time to have

@@ -14,10 +14,10 @@ OBJECTIVES = (Objective("accuracy", "", "maximize"), Objective("flops", "", "min
 SPACE = {"a": CategoricalDistribution([1, 3, 5, 7]), "b": CategoricalDistribution(["x", "y", "z"])}
 
 
-def suggestion(seed: int = 0, budget: int = 20) -> Suggestion:
+def suggestion(seed: int = 0, number: int = 0, budget: int = 20) -> Suggestion:
     """Of a space that the samplers which only read the study do not look at."""
     space = SearchSpace.load("replknet-micro")
-    return Suggestion(0, seed, 0, budget, Candidates(space, space.costs), OBJECTIVES, {"accuracy": 0.1, "flops": 1e9})
+    return Suggestion(number, seed, budget, Candidates(space, space.costs), OBJECTIVES, {"accuracy": 0.1, "flops": 1e9})
 
 
 def first_suggestions(name: str, seed: int, told: int = 6) -> list[dict[str, object]]:
@@ -33,7 +33,7 @@ def first_suggestions(name: str, seed: int, told: int = 6) -> list[dict[str, obj
         study.add_trial(optuna.trial.create_trial(state=state, params=params, distributions=dict(SPACE), values=values))
     suggested = []
     for _ in range(3):
-        study.sampler = registry.samplers.get(name)(suggestion(suggestion_seed(seed, len(study.trials))))
+        study.sampler = registry.samplers.get(name)(suggestion(seed, len(study.trials)))
         suggested.append(dict(study.ask(dict(SPACE)).params))
     return suggested
 
