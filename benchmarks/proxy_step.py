@@ -1,10 +1,11 @@
-"""One training step of a RepLKNet proxy: the operator against torch's own convolutions, same network, channels_last.
+"""One training step of a RepLKNet proxy: ours against torch's own convolutions and norms, same network, channels_last.
 
     python benchmarks/proxy_step.py [--isa avx2] [--threads 2] [--out FILE]
 
 RepLKNet [1, 1, 2, 1] blocks, [32, 64, 128, 256] channels, K [31, 29, 27, 13] with 5 x 5 re-param kernels, stem
 stride 4, 128 px, batch 16: forward and backward in float32, a step with each backend in turn, medians. Printed too: a
-step on one thread, and the operator's share of a step, which bounds what a faster operator can bring. The step
+step with our operator and torch's batch norms, a step on one thread, and the share of operator and norms in a step,
+which bounds what faster ones can bring. The step
 alternates our convolutions with torch's: a second pool of threads that fights torch's would show as a step that gains
 little from a second thread. All of it runs with the memory setting of a search's workers, which torch's step gains
 from as well; what our step takes without it, and how many page faults, is measured first.
@@ -48,10 +49,17 @@ def main() -> None:
         results |= {f"step, ours, freed memory {memory}": taken, f"page faults a step, {memory}": found}
         print(f"freed memory {memory}: {taken:.3f} s and {found:.0f} page faults a step")
 
-    against = medians({"ours": with_backend("native", step), "torch": with_backend("torch", step)}, options.seconds)
+    ways = {"ours": True, "operator alone": False, "torch": False}
+    backends = {name: "torch" if name == "torch" else "native" for name in ways}
+    against = medians({n: with_backend(backends[n], step, norms) for n, norms in ways.items()}, options.seconds)
     results["step, ours"], results["step, torch channels_last"] = against["ours"], against["torch"]
+    results["step, our operator and torch's norms"] = against["operator alone"]
     results["times"] = against["torch"] / against["ours"]
-    print(f"ours {against['ours']:.3f} s, torch channels_last {against['torch']:.3f} s: {results['times']:.2f} times")
+    alone = results["times, our operator and torch's norms"] = against["torch"] / against["operator alone"]
+    print(
+        f"ours {against['ours']:.3f} s, with torch's norms {against['operator alone']:.3f} s,"
+        f" torch channels_last {against['torch']:.3f} s: {results['times']:.2f} and {alone:.2f} times"
+    )
 
     shared = with_backend("native", step)
     threads = medians(
@@ -61,13 +69,14 @@ def main() -> None:
     print("ours by threads: " + ", ".join(f"{name} {value:.3f} s" for name, value in threads.items()))
 
     torch.set_num_threads(options.threads)
-    shares = {name: operator_share(with_backend(name, step)) for name in ("native", "torch")}
-    results |= {f"operator's share, {name}": share for name, share in shares.items()}
-    rest = results["step, ours"] * (1 - shares["native"])
-    results["times if the operator took no time"] = against["torch"] / rest
+    shares = {name: shares_of(with_backend(name, step)) for name in ("native", "torch")}
+    results |= {f"{part}'s share, {name}": share for name in shares for part, share in shares[name].items()}
+    rest = results["step, ours"] * (1 - sum(shares["native"].values()))
+    results["times if operator and norms took no time"] = against["torch"] / rest
     print(
-        f"the operator takes {shares['native']:.0%} of our step, {shares['torch']:.0%} of torch's;"
-        f" if it took no time: {results['times if the operator took no time']:.2f} times"
+        f"the operator takes {shares['native']['operator']:.0%} of our step, norms and their activations"
+        f" {shares['native']['norms']:.0%}; the operator {shares['torch']['operator']:.0%} of torch's;"
+        f" if both took no time: {results['times if operator and norms took no time']:.2f} times"
     )
     write(options.out, {**head, "threads": options.threads, "unit": "seconds, median", **results})
 
@@ -108,10 +117,16 @@ def page_faults(step: Callable[[], None], steps: int = 10) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / steps
 
 
-def with_backend(name: str, step: Callable[[], None]) -> Callable[[], None]:
+def with_backend(name: str, step: Callable[[], None], norms: bool = True) -> Callable[[], None]:
+    from lkspace.kernels import norm
+
+    ours = norm._native
+
     def run() -> None:
         os.environ["LKSPACE_KERNEL"] = name
+        norm._native = ours if norms else lambda x, vectors: False
         step()
+        norm._native = ours
 
     return run
 
@@ -126,8 +141,8 @@ def with_threads(count: int, step: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
-def operator_share(step: Callable[[], None]) -> float:
-    """Part of a step's time that is spent in the operator, both directions, by torch's profiler."""
+def shares_of(step: Callable[[], None]) -> dict[str, float]:
+    """Parts of a step's time that the operator and our batch norms take, both directions, by torch's profiler."""
     from torch.profiler import ProfilerActivity, profile
 
     step()
@@ -135,9 +150,13 @@ def operator_share(step: Callable[[], None]) -> float:
         for _ in range(5):
             step()
     averages = profiler.key_averages()
-    forward, backward = "GeneratedBackwardFor_lkspace_depthwise_conv2d_default", "lkspace::depthwise_conv2d_backward"
-    operator = sum(event.cpu_time_total for event in averages if event.key in (forward, backward))
-    return float(operator / sum(event.self_cpu_time_total for event in averages))
+    whole = sum(event.self_cpu_time_total for event in averages)
+    names = {
+        "operator": ("GeneratedBackwardFor_lkspace_depthwise_conv2d_default", "lkspace::depthwise_conv2d_backward"),
+        "norms": ("_BatchNorm", "_BatchNormBackward"),
+    }
+    taken = {part: sum(e.cpu_time_total for e in averages if e.key in keys) for part, keys in names.items()}
+    return {part: time / whole for part, time in taken.items()}
 
 
 if __name__ == "__main__":

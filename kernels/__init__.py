@@ -8,12 +8,14 @@ from lkspace.kernels.backends import availability, backend_for, implementation
 from lkspace.kernels.calibration import scheme_summary
 from lkspace.kernels.flops import OPERATOR, flop_handle
 from lkspace.kernels.native_backend import isa, native_available, native_reason
+from lkspace.kernels.norm import batch_norm
 from lkspace.kernels.operator import depthwise_conv2d
 
 __all__ = [
     "OPERATOR",
     "availability",
     "backend_for",
+    "batch_norm",
     "depthwise_conv2d",
     "flop_handle",
     "implementation",

@@ -15,9 +15,15 @@ import torch  # noqa: F401  (its OpenMP runtime)
 
 from lkspace.errors import UserError
 
-ABI = 2
+ABI = 3
 ISA_VARIABLE = "LKSPACE_ISA"
-FUNCTIONS = ("lkspace_convolve", "lkspace_weight_gradient", "lkspace_frequency_gradients")
+FUNCTIONS = (
+    "lkspace_convolve",
+    "lkspace_weight_gradient",
+    "lkspace_frequency_gradients",
+    "lkspace_batch_norm",
+    "lkspace_batch_norm_gradients",
+)
 ISAS = ("portable", "avx2", "avx512")  # numbered as in interface.h
 LANES = (4, 8, 16)  # channels in a group, by instruction set
 
@@ -43,7 +49,7 @@ def load() -> ctypes.CDLL | str:
             continue
         for function in map(library.__getattr__, FUNCTIONS):
             function.restype = ctypes.c_int64
-            function.argtypes = (ctypes.c_char_p,)  # the bytes of a Call
+            function.argtypes = (ctypes.c_char_p,)  # the bytes of a Call or a Norm
         library.lkspace_transform_points.restype = ctypes.c_int64
         library.lkspace_transform_points.argtypes = (ctypes.c_int64,)
         library.lkspace_transform_cost.restype = ctypes.c_double

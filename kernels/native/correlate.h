@@ -40,9 +40,6 @@ struct Correlation {
     bool add;  // to what `out` holds
 };
 
-#define LKSPACE_INLINE inline __attribute__((always_inline))
-#define LKSPACE_UNROLL _Pragma("GCC unroll 16")
-
 // One tile at (a, b). The first kernel row that all its rows can take is `from`; with two rows, the second alone can
 // take the one before if there is an `upper`, the first alone the one after all `steps` if there is a `lower`.
 template <int L, int ROWS, int COLUMNS>

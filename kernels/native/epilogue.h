@@ -25,7 +25,7 @@ struct Ints<16> {
     typedef int32_t Type __attribute__((vector_size(64)));
 };
 
-// exp(x) for x <= 0; zero below -87.
+// exp(x) for x <= 0; below -87 that of -87, which is next to nothing.
 template <int L>
 inline Vector<L> exponential(Vector<L> x) {
     typedef typename Ints<L>::Type Int;
@@ -40,17 +40,32 @@ inline Vector<L> exponential(Vector<L> x) {
     return p * (Vector<L>)((power + 127) << 23);
 }
 
+// erf(x / sqrt 2); `bell` becomes exp(-x^2 / 2).
 template <int L>
-inline Vector<L> gelu(Vector<L> x) {
+inline Vector<L> error_function(Vector<L> x, Vector<L>& bell) {
     const Vector<L> zero = {}, z = x * 0.707106781186547524f, size = z < zero ? -z : z;
     const Vector<L> t = 1.0f / (1.0f + 0.3275911f * size);
     const Vector<L> p =
         t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-    const Vector<L> tail = p * exponential<L>(-size * size);  // 1 - erf(size)
-    const Vector<L> erf = z < zero ? tail - 1.0f : 1.0f - tail;
-    const Vector<L> y = 0.5f * x * (1.0f + erf);
-    const Vector<L> infinity = zero + __builtin_inff();
+    bell = exponential<L>(-size * size);
+    const Vector<L> tail = p * bell;  // 1 - erf(size)
+    return z < zero ? tail - 1.0f : 1.0f - tail;
+}
+
+template <int L>
+inline Vector<L> gelu(Vector<L> x) {
+    Vector<L> bell;
+    const Vector<L> y = 0.5f * x * (1.0f + error_function<L>(x, bell));
+    const Vector<L> zero = {}, infinity = zero + __builtin_inff();
     return x == -infinity ? zero * x : x == infinity ? x : x != x ? x : y;  // -inf: NaN, as torch gives
+}
+
+// The derivative of gelu.
+template <int L>
+inline Vector<L> gelu_slope(Vector<L> x) {
+    Vector<L> bell;
+    const Vector<L> below = 0.5f + 0.5f * error_function<L>(x, bell);
+    return below + 0.398942280401432678f * x * bell;
 }
 
 template <int L>

@@ -1,11 +1,11 @@
 // The plain C interface of the library: one struct of 64-bit numbers per call, no torch, no Python.
 //
-// Raise LKSPACE_ABI, here and in library.py, with every change of the struct or of a function's meaning.
+// Raise LKSPACE_ABI, here and in library.py, with every change of a struct or of a function's meaning.
 #pragma once
 
 #include <cstdint>
 
-#define LKSPACE_ABI 2
+#define LKSPACE_ABI 3
 
 #if defined(_WIN32)
 #define LKSPACE_API extern "C" __declspec(dllexport)
@@ -35,6 +35,16 @@ struct Call {
     int64_t flip;  // convolution only: turn the kernel by 180 degrees, which makes it the input gradient
     int64_t scheme, activation;  // convolution only
     View image, map, kernel, bias, image_gradient, kernel_gradient;
+};
+
+// Batch norm in training of `rows` x `channels` floats, and the activation behind it. All but numbers are addresses of
+// floats; x, y and into_x are maps, the others have a number per channel. Forward writes y, the mean of x, the inverse of
+// its standard deviation, and moves the running statistics; the gradients read y's gradient at `y`, and write the `into_`.
+struct Norm {
+    int64_t isa, threads;
+    int64_t rows, channels, activation;
+    double eps, momentum;
+    int64_t x, y, weight, bias, mean, inverse, running_mean, running_variance, into_x, into_weight, into_bias;
 };
 
 }  // namespace lkspace

@@ -76,3 +76,11 @@ LKSPACE_API int64_t lkspace_weight_gradient(const Call* call) {
 LKSPACE_API int64_t lkspace_frequency_gradients(const Call* call) {
     return guarded([&] { LKSPACE_CHOOSE(*call, frequency_gradients); });
 }
+
+LKSPACE_API int64_t lkspace_batch_norm(const Norm* call) {
+    return guarded([&] { LKSPACE_CHOOSE(*call, batch_norm); });
+}
+
+LKSPACE_API int64_t lkspace_batch_norm_gradients(const Norm* call) {
+    return guarded([&] { LKSPACE_CHOOSE(*call, batch_norm_gradients); });
+}

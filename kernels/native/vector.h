@@ -19,6 +19,9 @@
 #define LKSPACE_TILE_COLUMNS 4
 #endif
 
+#define LKSPACE_INLINE inline __attribute__((always_inline))
+#define LKSPACE_UNROLL _Pragma("GCC unroll 16")
+
 namespace lkspace {
 namespace {
 

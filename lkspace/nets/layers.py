@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lkspace.kernels import depthwise_conv2d
+from lkspace.kernels import batch_norm, depthwise_conv2d
 from lkspace.nets.family import Form
+
+_FEW_PIXELS = 2048  # of a batch: a step of the default space's networks takes a tenth less time, with either AVX
 
 # Learned numbers per output channel beside a convolution's weights: scale and shift of its batch norm, or a bias.
 BESIDE_WEIGHTS: dict[Form, int] = {"train": 2, "deploy": 2, "folded": 1}
@@ -27,6 +29,61 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, input: Tensor, activation: str = "") -> Tensor:
         """input: (n, C, h, w) -> the same shape and memory format. activation: as of `depthwise_conv2d`."""
         return depthwise_conv2d(input, self.weight, self.bias, activation)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """1x1 convolution without bias. In training few pixels on a CPU are a matrix to multiply, which is sooner begun."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """input: (n, C, h, w) -> (n, C', h, w)."""
+        n, channels, h, w = input.shape
+        few = input.device.type == "cpu" and n * h * w <= _FEW_PIXELS
+        if not self.training or not few or self.bias is not None or torch.compiler.is_compiling():
+            return super().forward(input)
+        pixels = input.permute(0, 2, 3, 1).reshape(n * h * w, channels)
+        return (pixels @ self.weight.flatten(1).t()).view(n, h, w, self.out_channels).permute(0, 3, 1, 2)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d`, in training by `lkspace.kernels.batch_norm`, which takes the activation behind it along."""
+
+    def forward(self, input: Tensor, nonlinear: nn.Module | None = None) -> Tensor:
+        """input: (n, C, h, w) -> the same shape, after `nonlinear` if given."""
+        activation = _named(nonlinear)
+        usual = self.affine and self.track_running_stats and self.momentum is not None and self.bias is not None
+        if not self.training or not usual or activation is None:
+            out: Tensor = super().forward(input)
+            return out if nonlinear is None else nonlinear(out)
+        self._check_input_dim(input)
+        self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        mean, variance, momentum = self.running_mean, self.running_var, self.momentum
+        return batch_norm(input, self.weight, self.bias, mean, variance, momentum, self.eps, activation)  # type: ignore[arg-type]
+
+
+def _named(nonlinear: nn.Module | None) -> str | None:
+    """As `batch_norm` calls it; None if it does not know it, or somebody wants to see what goes through the module."""
+    if nonlinear is None:
+        return ""
+    if nonlinear._forward_hooks or nonlinear._forward_pre_hooks or nonlinear._backward_hooks:
+        return None
+    if type(nonlinear) is nn.ReLU:
+        return "relu"
+    return "gelu" if type(nonlinear) is nn.GELU and nonlinear.approximate == "none" else None
+
+
+class ConvBn(nn.Sequential):
+    """`conv`, `bn` and, if given, `nonlinear`, under these names; see `conv_bn`."""
+
+    def forward(self, input: Tensor, nonlinear: nn.Module | None = None) -> Tensor:
+        """input: (n, C, h, w) -> (n, C', h', w'), after `nonlinear` if given and there is none of its own."""
+        own = getattr(self, "nonlinear", None)
+        if self.training and isinstance(getattr(self, "bn", None), BatchNorm2d):
+            return self.bn(self.conv(input), own or nonlinear)  # type: ignore[operator, no-any-return]
+        out: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
+        return out if nonlinear is None or own is not None else nonlinear(out)
 
 
 class DropPath(nn.Module):
@@ -58,8 +115,8 @@ class LargeKernel(nn.Module):
     def __init__(self, channels: int, kernel: int, reparam: int | None) -> None:
         super().__init__()
         self.lkb_reparam: DepthwiseConv2d | None = None
-        self.lkb_origin: nn.Sequential | None = conv_bn(DepthwiseConv2d(channels, kernel))
-        self.small_conv: nn.Sequential | None = None
+        self.lkb_origin: ConvBn | None = conv_bn(DepthwiseConv2d(channels, kernel))
+        self.small_conv: ConvBn | None = None
         if reparam is not None:
             self.small_conv = conv_bn(DepthwiseConv2d(channels, reparam))
 
@@ -68,9 +125,9 @@ class LargeKernel(nn.Module):
         if self.lkb_origin is None:
             assert self.lkb_reparam is not None
             return self.lkb_reparam(x, "" if nonlinear is None else "relu")  # type: ignore[no-any-return]
-        out: Tensor = self.lkb_origin(x)
-        if self.small_conv is not None:
-            out = out + self.small_conv(x)
+        if self.small_conv is None:
+            return self.lkb_origin(x, nonlinear)  # type: ignore[no-any-return]
+        out: Tensor = self.lkb_origin(x) + self.small_conv(x)
         return out if nonlinear is None else nonlinear(out)
 
     @torch.no_grad()
@@ -88,11 +145,11 @@ class LargeKernel(nn.Module):
         self.lkb_reparam, self.lkb_origin, self.small_conv = convolution, None, None
 
 
-def conv_bn(convolution: nn.Conv2d, activation: nn.Module | None = None) -> nn.Sequential:
-    """`conv`, `bn` and, if given, `nonlinear`, under these names."""
-    layers = nn.Sequential()
+def conv_bn(convolution: nn.Conv2d, activation: nn.Module | None = None) -> ConvBn:
+    """The convolution, a batch norm and, if given, the activation."""
+    layers = ConvBn()
     layers.add_module("conv", convolution)
-    layers.add_module("bn", nn.BatchNorm2d(convolution.out_channels))
+    layers.add_module("bn", BatchNorm2d(convolution.out_channels))
     if activation is not None:
         layers.add_module("nonlinear", activation)
     return layers

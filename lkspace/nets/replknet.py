@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from lkspace.errors import UserError
 from lkspace.nets.family import Cost, Form, Part
 from lkspace.nets.layers import (
+    BatchNorm2d,
     DepthwiseConv2d,
     DropPath,
     LargeKernel,
+    PointwiseConv2d,
     conv_bn,
     convolution_cost,
     fold_batch_norm,
@@ -44,11 +46,11 @@ class RepLKBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.shortcut = shortcut
-        self.pw1 = conv_bn(nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU())
-        self.pw2 = conv_bn(nn.Conv2d(hidden, channels, 1, bias=False))
+        self.pw1 = conv_bn(PointwiseConv2d(channels, hidden), nn.ReLU())
+        self.pw2 = conv_bn(PointwiseConv2d(hidden, channels))
         self.large_kernel = LargeKernel(hidden, kernel, reparam)
         self.lk_nonlinear = nn.ReLU()
-        self.prelkb_bn: nn.Module = nn.BatchNorm2d(channels)
+        self.prelkb_bn: nn.Module = BatchNorm2d(channels)
         self.drop_path = DropPath(drop_path if shortcut else 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,14 +88,14 @@ class ConvFFN(nn.Module):
     def __init__(self, channels: int, hidden: int, drop_path: float) -> None:
         super().__init__()
         self.drop_path = DropPath(drop_path)
-        self.preffn_bn: nn.Module = nn.BatchNorm2d(channels)
-        self.pw1 = conv_bn(nn.Conv2d(channels, hidden, 1, bias=False))
-        self.pw2 = conv_bn(nn.Conv2d(hidden, channels, 1, bias=False))
+        self.preffn_bn: nn.Module = BatchNorm2d(channels)
+        self.pw1 = conv_bn(PointwiseConv2d(channels, hidden))
+        self.pw2 = conv_bn(PointwiseConv2d(hidden, channels))
         self.nonlinear = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (n, C, h, w) -> the same shape."""
-        out: Tensor = self.drop_path(self.pw2(self.nonlinear(self.pw1(self.preffn_bn(x)))))
+        out: Tensor = self.drop_path(self.pw2(self.pw1(self.preffn_bn(x), self.nonlinear)))
         return x + out
 
     def fold(self) -> None:
@@ -112,8 +114,11 @@ class ConvFFN(nn.Module):
 
     @staticmethod
     def activations(channels: int, hidden: int) -> int:
-        """Numbers that a training step keeps of one pixel, the block's output among them."""
-        return 3 * channels + 3 * hidden
+        """Numbers that a training step keeps of one pixel, the block's output among them.
+
+        Where torch computes the norm before the GELU, another `hidden`: what goes into the GELU.
+        """
+        return 3 * channels + 2 * hidden
 
 
 class Stage(nn.Module):
@@ -173,7 +178,7 @@ class RepLKNet(nn.Module):
             self.stages.append(Stage(architecture, stage, rates[first : first + blocks[stage]]))
             if stage + 1 < architecture.stages:
                 self.transitions.append(_transition(channels[stage], channels[stage + 1]))
-        self.norm: nn.Module = nn.BatchNorm2d(channels[-1])
+        self.norm: nn.Module = BatchNorm2d(channels[-1])
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(channels[-1], classes)
 
@@ -333,7 +338,7 @@ def _stem_cost(channels: int, stem_stride: int, sizes: tuple[int, int], form: Fo
 def _transition(inputs: int, outputs: int) -> nn.Sequential:
     """1x1 to the next stage's channels, then a depthwise 3x3 that halves the map."""
     return nn.Sequential(
-        conv_bn(nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU()),
+        conv_bn(PointwiseConv2d(inputs, outputs), nn.ReLU()),
         conv_bn(_depthwise_3x3(outputs, 2), nn.ReLU()),
     )
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lkspace.data.batches import Batches
 from lkspace.data.imageset import ImageSet
+from lkspace.kernels import native_available
 from lkspace.nets import build
 from lkspace.nets.family import Network
 from lkspace.scores import denormals
@@ -231,9 +232,9 @@ class ProxyTraining:
 
 
 def _layout(architecture: Architecture, device: torch.device) -> torch.memory_format:
-    """The faster one: on a CPU torch's batch norm in channels_last takes a vector of channels at a time."""
+    """The faster one: channels_last, unless torch computes batch norms, a vector of a pixel's channels at a time."""
     few = device.type == "cpu" and min(architecture.channels) < _VECTOR
-    return torch.contiguous_format if few else torch.channels_last
+    return torch.contiguous_format if few and not native_available() else torch.channels_last
 
 
 def _followed(network: nn.Module) -> list[Tensor]:

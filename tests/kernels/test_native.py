@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lkspace.kernels import depthwise_conv2d, library, native_calls, schemes
+from lkspace.kernels import norm as norm_calls
 from lkspace.kernels.native_calls import SCHEMES
 
 from .conftest import NATIVE_WAYS, force, ways
@@ -205,10 +206,12 @@ def test_library_that_does_not_load_says_so(tmp_path: Path, monkeypatch: pytest.
 def test_struct_is_as_long_as_in_c() -> None:
     """As many 64-bit numbers are packed as interface.h declares."""
     header = (Path(__file__).parents[2] / "kernels" / "native" / "interface.h").read_text()
-    view, call = re.findall(r"struct \w+ {(.*?)};", header, re.DOTALL)
+    view, call, norm = re.findall(r"struct \w+ {(.*?)};", header, re.DOTALL)
 
     def declared(fields: str, kind: str) -> int:
         return sum(len(line.split(",")) for line in re.findall(rf"{kind} ([^;]*);", fields))
 
     numbers = declared(call, "int64_t") + declared(call, "View") * declared(view, "int64_t")
     assert native_calls._CALL.size == 8 * numbers == 8 * (12 + 6 * 5)
+    numbers = declared(norm, "int64_t") + declared(norm, "double")
+    assert norm_calls._CALL.size == 8 * numbers == 8 * 18

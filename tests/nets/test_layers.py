@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from lkspace.nets.layers import (
     DepthwiseConv2d,
     DropPath,
     LargeKernel,
+    PointwiseConv2d,
     conv_bn,
     convolution_cost,
     fold_batch_norm,
@@ -88,6 +90,61 @@ def test_merge_keeps_dtype_layout_and_gradient_setting(awkward):
     assert block.lkb_reparam.weight.dtype == block.lkb_reparam.bias.dtype == torch.bfloat16
     assert not block.lkb_reparam.weight.requires_grad
     assert block(torch.randn(1, 4, 8, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(4, 6, 5, 7), (1, 6, 1, 1), (2, 6, 40, 40), (0, 6, 5, 5)])  # few pixels, and many
+def test_pointwise_convolution_is_torchs(shape, layout):
+    torch.manual_seed(6)
+    layer = PointwiseConv2d(6, 9)
+    torch.manual_seed(6)
+    plain = nn.Conv2d(6, 9, 1, bias=False)
+    assert torch.equal(layer.weight, plain.weight)
+    found = []
+    for module in (layer, plain):
+        x = torch.linspace(-1, 1, math.prod(shape)).view(shape).contiguous(memory_format=layout).requires_grad_()
+        y = module(x)
+        assert y.is_contiguous(memory_format=layout) or layout == torch.contiguous_format or not y.numel()
+        found.append([y, *torch.autograd.grad(y.pow(2).sum(), (x, module.weight))])
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", [None, nn.ReLU(), nn.GELU(), nn.SiLU()])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_conv_bn_trains_as_its_layers_one_by_one(activation, layout):
+    torch.manual_seed(5)
+    layers = conv_bn(nn.Conv2d(3, 6, 3, bias=False), activation)
+    plain = nn.Sequential(copy.deepcopy(layers.conv), nn.BatchNorm2d(6), activation or nn.Identity())
+    behind = conv_bn(copy.deepcopy(layers.conv))
+    x = torch.randn(4, 3, 9, 7).contiguous(memory_format=layout)
+    for _ in range(2):
+        want = plain(x)
+        assert close(layers(x), want)
+        assert close(behind(x, activation), want)
+    for name, value in plain[1].state_dict().items():
+        for norm in (layers.bn, behind.bn):
+            torch.testing.assert_close(norm.state_dict()[name], value)
+
+
+def test_batch_norms_that_were_made_into_others_are_used():
+    layers = conv_bn(nn.Conv2d(3, 6, 1, bias=False), nn.ReLU())
+    layers.bn = nn.GroupNorm(2, 6)
+    assert type(layers(torch.randn(2, 3, 4, 4)).grad_fn).__name__ == "ReluBackward0"
+    layers = conv_bn(nn.Conv2d(3, 6, 1, bias=False), nn.GELU(approximate="tanh"))
+    x = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    assert close(layers(x), F.gelu(layers.bn(layers.conv(x)), approximate="tanh"))
+    seen = []
+    layers = conv_bn(nn.Conv2d(3, 6, 1, bias=False), nn.ReLU())
+    layers.nonlinear.register_forward_hook(lambda module, args, out: seen.append(args[0].min()))
+    layers(x)
+    assert seen[0] < 0
+    layers = conv_bn(nn.Conv2d(3, 6, 1, bias=False))
+    layers.bn.momentum = None  # a plain mean over all batches, which only torch knows
+    for scale in (1.0, 3.0):
+        layers(scale * torch.ones(2, 3, 4, 4))
+    assert layers.bn.num_batches_tracked == 2
+    assert close(layers.bn.running_mean, 2.0 * layers.conv.weight.detach().sum((1, 2, 3)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

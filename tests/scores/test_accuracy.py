@@ -84,12 +84,12 @@ def test_before_the_end_a_part_of_the_validation_images_says_how_far_it_is(image
 
 
 @pytest.mark.parametrize(("channels", "layout"), [((4, 8), torch.contiguous_format), ((8, 12), torch.channels_last)])
-def test_few_channels_are_trained_in_the_other_layout_to_the_same_end(images, monkeypatch, channels, layout):
+def test_few_channels_are_trained_in_the_other_layout_by_torch_to_the_same_end(images, monkeypatch, channels, layout):
     narrow, found = dataclasses.replace(TINY, channels=channels), []
-    for vector in (training_module._VECTOR, 0):  # 0: never too few
-        monkeypatch.setattr(training_module, "_VECTOR", vector)
+    for native in (False, True):
+        monkeypatch.setattr(training_module, "native_available", lambda native=native: native)
         proxy = ProxyTraining(narrow, dataclasses.replace(SETTING, epochs=1), images)
-        assert proxy.layout == (layout if vector else torch.channels_last)
+        assert proxy.layout == (torch.channels_last if native else layout)
         found.append(next(proxy.epochs()).details["loss"])
         assert proxy.network(torch.zeros(2, 3, SIDE, SIDE).contiguous(memory_format=proxy.layout)).isfinite().all()
     assert found[0] == pytest.approx(found[1], rel=1e-3)
