@@ -2,6 +2,6 @@
 
 from lkspace.data.cache import cache_folder
 from lkspace.data.imageset import ImageSet, Split
-from lkspace.data.load import Description, describe, load
+from lkspace.data.load import Description, absolute, describe, load
 
-__all__ = ["Description", "ImageSet", "Split", "cache_folder", "describe", "load"]
+__all__ = ["Description", "ImageSet", "Split", "absolute", "cache_folder", "describe", "load"]

@@ -35,9 +35,9 @@ def stored(folder: Path, source: Source, size: int, progress: Progress | None) -
     """
     with contextlib.suppress(_Broken):
         return _opened(folder)
-    with _cache_errors(folder.parent):
+    with cache_errors(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_suffix(".lock")):
+        with locked(folder.with_suffix(".lock")):
             with contextlib.suppress(_Broken):
                 return _opened(folder)  # somebody else was faster
             _write(folder, source, size, progress)
@@ -93,14 +93,16 @@ def _header(file: BinaryIO, shape: tuple[int, ...]) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Alone among all processes of the host that lock the same path."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield  # closing the file unlocks it
 
 
 @contextlib.contextmanager
-def _cache_errors(folder: Path) -> Iterator[None]:
+def cache_errors(folder: Path) -> Iterator[None]:
+    """Say of an OSError what to do: RunError on a full disk, else UserError."""
     try:
         yield
     except OSError as error:

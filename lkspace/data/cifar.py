@@ -66,11 +66,13 @@ class Cifar:
                 )
         return cls(path, classes, _class_names(path / layout.meta, layout.names, classes))
 
+    def files(self) -> list[Path]:
+        """The pickles that images are read from."""
+        return [self.path / name for names in _LAYOUTS[self.classes].files.values() for name in names]
+
     def fingerprint(self) -> object:
-        """Path, size and time of change of every file."""
-        files = _LAYOUTS[self.classes].files
-        stats = [(name, (self.path / name).stat()) for split in files.values() for name in split]
-        return ["cifar", self.classes, str(self.path.resolve()), [(n, s.st_size, s.st_mtime_ns) for n, s in stats]]
+        """How many classes: the files say the rest."""
+        return ["cifar", self.classes]
 
     def labels(self, split: SplitName) -> Labels:
         """(n,) fine labels in the order of the files."""

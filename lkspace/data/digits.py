@@ -12,6 +12,7 @@ four epochs saw the same quarter, training learnt it by heart and the seed decid
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -81,6 +82,10 @@ class Digits:
     def epoch_images(self) -> int:
         """As asked for, but all canvases where they are fewer."""
         return min(self.epoch, self.train)
+
+    def files(self) -> list[Path]:
+        """None."""
+        return []
 
     def fingerprint(self) -> object:
         """Recipe and options; an epoch's share too, for by the key a run knows that its images are still the same."""

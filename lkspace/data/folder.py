@@ -22,12 +22,12 @@ CHUNK = 64
 class Folder:
     """Class names are the folders of train/, sorted; files are sorted by path, so the order is the same everywhere.
 
-    files: per split the paths and labels of its images.
+    labelled: per split the paths and labels of its images.
     """
 
     path: Path
     class_names: tuple[str, ...]
-    files: dict[SplitName, list[tuple[Path, int]]]
+    labelled: dict[SplitName, list[tuple[Path, int]]]
     flip: bool = True
     shift: bool = True
     epoch_images: int | None = None
@@ -55,33 +55,34 @@ class Folder:
                     f" its classes are {_few(names)}"
                 )
             label = {name: index for index, name in enumerate(names)}
-            files: dict[SplitName, list[tuple[Path, int]]] = {
+            labelled: dict[SplitName, list[tuple[Path, int]]] = {
                 "train": [(file, label[name]) for name in names for file in train[name]],
                 "val": [(file, label[name]) for name in sorted(val) for file in val[name]],
             }
         except OSError as error:
             raise UserError(f"data folder {error.filename or path}: {error.strerror}; make it readable") from None
-        return cls(path, names, files)
+        return cls(path, names, labelled)
+
+    def image_files(self, split: SplitName) -> list[Path]:
+        """Sorted by class and path."""
+        return [path for path, _ in self.labelled[split]]
+
+    def files(self) -> list[Path]:
+        """All images."""
+        return [path for split in SPLITS for path in self.image_files(split)]
 
     def fingerprint(self) -> object:
-        """Path, size and time of change of every file."""
-        try:
-            stats = [
-                (str(file.relative_to(self.path)), label, (stat := file.stat()).st_size, stat.st_mtime_ns)
-                for split in SPLITS
-                for file, label in self.files[split]
-            ]
-        except OSError as error:
-            raise UserError(f"image {error.filename}: {error.strerror}; mend or remove the file") from None
-        return ["folder", str(self.path.resolve()), stats]
+        """Names of the classes, and how many images of each class there are, by split."""
+        counts = {split: np.bincount(self.labels(split), minlength=len(self.class_names)).tolist() for split in SPLITS}
+        return ["folder", self.class_names, counts]
 
     def labels(self, split: SplitName) -> Labels:
         """(n,), sorted by class and path."""
-        return np.array([label for _, label in self.files[split]], np.int64)
+        return np.array([label for _, label in self.labelled[split]], np.int64)
 
     def chunks(self, split: SplitName, size: int) -> Iterator[Pixels]:
         """Decoded, upright, cropped and resized; UserError naming the first file that cannot be."""
-        paths = iter([path for path, _ in self.files[split]])
+        paths = iter(self.image_files(split))
 
         def decode(batch: list[Path]) -> Pixels:
             return np.stack([decoded(path, size) for path in batch])

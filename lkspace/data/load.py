@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lkspace.data.cache import FORMAT, Progress, cache_folder, stored
 from lkspace.data.cifar import Cifar
+from lkspace.data.contents import digest
 from lkspace.data.digits import Digits
 from lkspace.data.folder import Folder
 from lkspace.data.imageset import ImageSet
@@ -16,6 +17,7 @@ from lkspace.data.source import Source
 from lkspace.errors import UserError
 
 DEFAULT_SIZE = 64  # of a source whose images have no side of their own
+_KINDS = ("folder", "cifar10", "cifar100", "npz")  # beside the digits, which are not read from a path
 FORMS = "digits[:OPTIONS], folder:PATH, cifar10:PATH, cifar100:PATH or npz:PATH"
 
 
@@ -44,15 +46,17 @@ def load(
         npz:PATH.
     size: side in pixels that images are cropped to a square and resized to; None: the source's own.
     cache: folder in place of `cache_folder()`.
-    progress: called with (images done, images in all) while decoding, not at all if the cache has them.
+    progress: called with (images done, images in all) while decoding, not at all if the cache has them; before, with
+        files in place of images, while files are read that are not known yet.
     Raises UserError, naming file and mend, on anything wrong with the user's files; RunError on a full disk.
     """
     source = _source(spec)
     size = _side(spec, source, size)
-    content = json.dumps([FORMAT, size, source.fingerprint()], sort_keys=True)
-    key = hashlib.sha256(content.encode()).hexdigest()[:20]
-    folder = (Path(cache) if cache is not None else cache_folder()) / "data" / key
-    splits = stored(folder, source, size, progress)
+    place = (Path(cache) if cache is not None else cache_folder()) / "data"
+    content = [digest(files, place / "contents", progress)] if (files := source.files()) else []
+    described = json.dumps([FORMAT, size, source.fingerprint(), *content], sort_keys=True)
+    key = hashlib.sha256(described.encode()).hexdigest()[:20]
+    splits = stored(place / key, source, size, progress)
     return ImageSet(
         spec,
         key,
@@ -66,15 +70,25 @@ def load(
     )
 
 
+def absolute(spec: str) -> str:
+    """The spec with its path absolute, so that it names the same files from any folder."""
+    kind, _, rest = spec.partition(":")
+    return f"{kind}:{os.path.abspath(_path(rest))}" if kind in _KINDS and rest else spec
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # of an unknown user: left as it is
+
+
 def _source(spec: str) -> Source:
     kind, _, rest = spec.partition(":")
     if kind == "digits":
         return Digits.parse(rest)
-    if kind not in ("folder", "cifar10", "cifar100", "npz"):
+    if kind not in _KINDS:
         raise UserError(f"data {spec!r}: expected {FORMS}")
     if not rest:
         raise UserError(f"data {spec!r}: a path must follow, as in {kind}:PATH")
-    path = Path(os.path.expanduser(rest))  # of an unknown user: left as it is
+    path = _path(rest)
     try:
         if kind == "folder":
             return Folder.open(path)

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -41,8 +42,12 @@ class Source(Protocol):
     @property
     def fixed_size(self) -> bool: ...  # noqa: D102
 
+    def files(self) -> list[Path]:
+        """What the arrays are read from, in an order that depends on nothing else; [] if they are drawn."""
+        ...
+
     def fingerprint(self) -> object:
-        """All that the arrays depend on beside the size, as JSON types: it keys the cache, so it must be cheap."""
+        """All that the arrays depend on beside the size and the files' contents, as JSON types."""
         ...
 
     def labels(self, split: SplitName) -> Labels:

@@ -41,8 +41,8 @@ def training(architecture: Architecture, setting: Setting) -> ProxyTraining:
         raise NoImages(f"{socket.gethostname()}: {error}") from error
     if setting.data_key not in ("", images.key):
         raise NoImages(
-            f"the files of {setting.data}, or how lkspace reads them, have changed since the run began:"
-            " put them back to go on"
+            f"{socket.gethostname()}: the files of {setting.data}, or how lkspace reads them, have changed since the"
+            " run began: put them back to go on"
         )
     if len(images.class_names) != setting.classes:
         raise UserError(

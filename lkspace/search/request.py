@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lkspace import registry
-from lkspace.data import describe
+from lkspace.data import absolute, describe
 from lkspace.errors import UserError
 from lkspace.quantity import Bound
 from lkspace.scores.score import Setting
@@ -77,6 +77,9 @@ class Request:
             "early stopping": self.early_stopping,
             **_plain(self.setting),
         }
+        known = plan.environment.get("data_key", data_key)
+        if data_key and known == data_key:
+            del now["data"]  # the same images, wherever they lie now
         for name, value in now.items():
             if name in then and then[name] != value:
                 raise _differs(folder, name, then[name], value)
@@ -84,7 +87,7 @@ class Request:
         for name, value in ours.items():
             if plan.space.get(name) != value:
                 raise _differs(folder, f"the search space's {name}", plan.space.get(name), value)
-        if plan.environment.get("data_key", data_key) != data_key:
+        if known != data_key:
             raise UserError(
                 f"{folder} holds a run on other images: the files of {self.setting.data}, or how lkspace reads them,"
                 " have changed since it began; name another folder with --run"
@@ -121,6 +124,7 @@ def request(
                 f"constraint {bound}: the sampler {sampler} learns no {bound.name} that is not an objective;"
                 f" add {bound.name} to --objectives, or take another sampler"
             )
+    data = absolute(data)
     space = space.at(classes=describe(data).classes)
     space.sample(np.random.default_rng(seed))  # tells of a space that its constraints leave empty
     return Request(
@@ -171,5 +175,5 @@ def _differs(folder: Path, name: str, then: Any, now: Any) -> UserError:
 
 
 def _shown(value: Any) -> str:
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
     return text if len(text) <= 80 else text[:77] + "..."

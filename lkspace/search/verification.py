@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from lkspace.data import load
@@ -64,8 +65,7 @@ def verify(
     if study.folder is None:
         raise UserError(f"{folder} names no run's folder: the longer trainings need the one that the run was made in")
     setting = Setting(**study.plan.setting)
-    gpus = _gpus(setting, gpus_per_trial)
-    check_gpus(gpus, address)
+    gpus = _gpus(setting, gpus_per_trial, address)
     length = _length(epochs, setting.epochs)
     chosen = _chosen(study, top)
     if seeds < 1:
@@ -75,15 +75,14 @@ def verify(
         lock.remember(scratch)
         try:
             if missing:
-                with bar(console, "decoding images") as progress:
+                with bar(console, "reading images") as progress:
                     images = load(setting.data, setting.size, setting.cache, progress)
                 if images.key != study.plan.environment.get("data_key", images.key):
                     raise UserError(
                         f"the files of {setting.data}, or how lkspace reads them, have changed since the run:"
                         " put them back to verify it"
                     )
-                if address is None:
-                    missing = [replace(m, setting=replace(m.setting, data_key=images.key)) for m in missing]
+                missing = [replace(m, setting=replace(m.setting, data_key=images.key)) for m in missing]
             here = address is None and not gpus  # this process measures, on the machine of the run as far as it knows
             standard = standard_of(study)
             if address is None and (remark := not_comparable(study)):
@@ -103,14 +102,17 @@ def verify(
     return study
 
 
-def _gpus(setting: Setting, asked: float | None) -> float:
+def _gpus(setting: Setting, asked: float | None, address: str | None) -> float:
     """GPUs of one training, on the kind of device that the run was made on."""
     on_gpu = setting.device.startswith("cuda")
+    if on_gpu and address is None and not torch.cuda.is_available():
+        raise UserError("the run was made on a GPU, and torch finds none here: verify it where there is one")
     if asked is None:
         return 1.0 if on_gpu else 0.0
     if not math.isfinite(asked) or (asked > 0) != on_gpu:
         wanted = "more than 0: the run was made on a GPU" if on_gpu else "0: the run was made on the CPU"
         raise UserError(f"gpus_per_trial is {asked:g}, expected {wanted}")
+    check_gpus(asked, address)
     return asked
 
 

@@ -1,3 +1,4 @@
+import shutil
 import warnings
 
 import numpy as np
@@ -51,6 +52,39 @@ def test_changed_file_is_decoded_anew(photos, tmp_path):
     after = load(f"folder:{photos}", 8, cache=tmp_path / "cache")
     assert after.key != before.key
     assert after.val.images[0, 4, 4].tolist() == [0, 200, 0]
+
+
+def test_the_same_files_elsewhere_or_later_are_the_same_images(photos, tmp_path):
+    """As on the machines of a cluster, each with its own copy."""
+    seen = []
+
+    def progress(done, total):
+        seen.append((done, total))
+
+    before = load(f"folder:{photos}", 8, cache=tmp_path / "cache", progress=progress)
+    assert seen[0] == seen[-1] == (12, 12)  # all files, then all images
+    seen.clear()
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(photos, elsewhere, copy_function=shutil.copy)
+    moved = load(f"folder:{elsewhere}", 8, cache=tmp_path / "cache", progress=progress)
+    assert moved.key == before.key
+    assert seen == [(12, 12)]  # files read, nothing decoded
+    seen.clear()
+    for damage in (b"", b"\xff" * 64):
+        for file in (tmp_path / "cache" / "data" / "contents").glob("*.txt"):
+            file.write_bytes(damage)
+        assert load(f"folder:{elsewhere}", 8, cache=tmp_path / "cache").key == before.key
+    (elsewhere / "val" / "blue" / "0.png").touch()
+    assert load(f"folder:{elsewhere}", 8, cache=tmp_path / "cache", progress=progress).key == before.key
+    load(f"folder:{elsewhere}", 8, cache=tmp_path / "cache", progress=progress)
+    assert seen == [(12, 12)]
+    (elsewhere / "val" / "blue" / "0.png").rename(elsewhere / "val" / "red things" / "9.png")
+    assert load(f"folder:{elsewhere}", 8, cache=tmp_path / "cache").key != before.key
+
+
+def test_file_that_cannot_be_read_is_named(photos, tmp_path):
+    (photos / "train" / "blue" / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    assert "train/blue/broken.png: No such file or directory" in wrong(f"folder:{photos}", tmp_path / "cache")
 
 
 def test_class_that_val_lacks_is_fine_but_not_the_other_way(photos, tmp_path):

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lkspace.errors import UserError
@@ -57,7 +58,7 @@ def test_what_is_wrong_is_named_with_the_mend(changed, message):
     [
         ({"seed": 2}, "seed 1, this call has 2"),
         ({"objectives": ["params"]}, "objectives params,flops, this call has params"),
-        ({"constraints": []}, r"constraints params<=2M, this call has"),
+        ({"constraints": []}, r"constraints params<=2M, this call has none"),
         ({"overrides": {"epochs": 3}}, "epochs 2, this call has 3"),
         ({"sampler": "tpe"}, "sampler nsga2, this call has tpe"),
         ({"data": "digits:train=500"}, "data digits, this call has digits:train=500"),
@@ -66,8 +67,9 @@ def test_what_is_wrong_is_named_with_the_mend(changed, message):
 )
 def test_another_run_in_the_folder_is_named_with_what_differs(changed, message):
     plan = request(SPACE, **GOOD).plan("run", CORNER, {"data_key": "k"})
+    key = "other" if "data" in changed else "k"
     with pytest.raises(UserError, match=message) as error:
-        request(SPACE, **{**GOOD, **changed}).check_continues(plan, Path("runs/x"), "k")
+        request(SPACE, **{**GOOD, **changed}).check_continues(plan, Path("runs/x"), key)
     assert "name another folder with --run" in str(error.value)
 
 
@@ -78,6 +80,21 @@ def test_another_space_or_other_images_are_another_run():
         request(other, **GOOD).check_continues(plan, Path("runs/x"), "k")
     with pytest.raises(UserError, match="a run on other images: the files of digits, or how lkspace reads them"):
         request(SPACE, **GOOD).check_continues(plan, Path("runs/x"), "other")
+
+
+def test_the_same_images_may_lie_elsewhere(tmp_path, monkeypatch):
+    arrays = {"x": np.zeros((4, 8, 8), np.uint8), "y": np.array([0, 1, 0, 1])}
+    for folder in ("before", "now"):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "a.npz", **{f"{n}_{s}": v for s in ("train", "val") for n, v in arrays.items()})
+    monkeypatch.chdir(tmp_path / "before")
+    began = request(SPACE, **{**GOOD, "data": "npz:a.npz"})
+    assert began.setting.data == f"npz:{tmp_path}/before/a.npz"
+    plan = began.plan("run", CORNER, {"data_key": "k"})
+    now = request(SPACE, **{**GOOD, "data": f"npz:{tmp_path}/now/a.npz"})
+    now.check_continues(plan, Path("runs/x"), "k")
+    with pytest.raises(UserError, match="holds a run with data npz:"):
+        now.check_continues(plan, Path("runs/x"), "other")
 
 
 def test_budget_and_command_may_change_and_a_plan_read_back_still_fits():
