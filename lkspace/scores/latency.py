@@ -82,7 +82,7 @@ def timed(network: nn.Module, images: Tensor, setting: Setting) -> dict[str, Any
         layout, once = _fastest_layout(network, images)
         sentinel, yardstick = (timing.sentinel_on_cpu(), pace.yardstick_on_cpu()) if on_cpu else (None, None)
         if on_cpu and setting.standard is None:
-            pace.settle(setting.latency_threads, setting.cache)
+            pace.settle(setting.latency_threads, setting.cache, renew=True)
         result = timing.repeated(once, sentinel, yardstick=yardstick)
     return {
         **_statistics(result, _standard(result, setting)),

@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
@@ -126,13 +126,14 @@ class LatencyTable:
             with Device("cpu").exclusive(timeout=PATIENCE, in_line=True), only_threads(threads):
                 pace.settle(threads, self.setting.cache)
             self._adopt(_standard_now(self.setting))
+        setting = replace(self.setting, standard=self.standard and 1e3 * self.standard)  # whatever becomes of it
         kept = time.monotonic()
         try:
             for done, part in enumerate(timings):
                 if progress is not None:
                     progress(done, len(timings))
                 with Device(self.setting.device).exclusive(timeout=PATIENCE, in_line=True):
-                    found = _timed_if_it_fits(part, self.setting)
+                    found = _timed_if_it_fits(part, setting)
                 known = self.times.get(part.key, {})
                 self.times[part.key] = {layout: [*known.get(layout, []), ms] for layout, ms in found.items()}
                 if time.monotonic() - kept > _KEPT:
@@ -216,7 +217,8 @@ def _timed_on_cpu(part: nn.Module, x: Tensor, setting: Setting) -> dict[str, flo
         for layout, once in passes.items():
             seconds[layout].append(once())
             beside.append(short())
-    standard = pace.standard(median(beside), setting.latency_threads, setting.cache)
+    standard = setting.standard and setting.standard / 1e3
+    standard = standard or pace.standard(median(beside), setting.latency_threads, setting.cache)
     paces = [before + after for before, after in itertools.pairwise(beside)]  # of each pass, in turn, twice
     return {
         layout: 2e3 * standard * median(a / b for a, b in zip(seconds[layout], paces[i :: len(LAYOUTS)], strict=True))

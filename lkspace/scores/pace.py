@@ -1,9 +1,10 @@
-"""The pace of a machine: how long a fixed small network takes now, over how long it took here the first time.
+"""The pace of a machine: how long a fixed small network takes now, over how long it takes here at its standard.
 
 The clock of a processor, its other programs and other guests of its host change its speed by tens of percent for
 minutes on end. Two candidates that are measured minutes apart then differ by more than they do side by side, and the
 luck of the minute makes a front. So a fixed network, the yardstick, runs between the passes of the candidate, and what
-is reported is the candidate's time at the pace at which this machine first ran the yardstick. `benchmarks/latency.py`
+is reported is the candidate's time at the standard pace: that at which this machine first ran the yardstick, or ran it
+when a later run began, if it was faster then, for the first time may have been a slow spell. `benchmarks/latency.py`
 shows both. A GPU has none: it holds its clock under load.
 """
 
@@ -34,7 +35,10 @@ YARDSTICK = Architecture("replknet", (1, 1), (16, 32), (13, 7), (None, None), (T
 SIDE = 64
 # A large candidate drives the yardstick out of the caches, and its first pass then takes longer: the last is timed.
 PASSES = 3
-_LOOK = 40  # runs, a quarter of a second
+_LOOK = 40  # runs, a tenth to a quarter of a second
+_LOOKS = 5  # of which the fastest counts
+_FASTER = 0.97  # times the standard: below, it was set in a slow spell
+_looked = set[Path]()  # standards that this process has set or compared with the pace of now
 _unwritten = dict[Path, float]()  # standards that the cache would not take
 
 
@@ -53,9 +57,9 @@ def yardstick_on_cpu(passes: int = PASSES) -> Callable[[], float]:
 
 
 def seconds_now() -> float:
-    """Seconds of the yardstick at this moment, from a good look, on as many threads as torch uses now."""
+    """Seconds of the yardstick at this moment, from the best of some looks, on as many threads as torch uses now."""
     yardstick = yardstick_on_cpu()
-    return median(yardstick() for _ in range(_LOOK))
+    return min(median(yardstick() for _ in range(_LOOK)) for _ in range(_LOOKS))
 
 
 @functools.cache
@@ -70,14 +74,17 @@ def _network() -> tuple[nn.Module, Tensor]:
 
 
 def standard(seconds: float, threads: int, cache: Path | None) -> float:
-    """Seconds of the yardstick when this machine first ran it with these versions and threads: now, if never before.
+    """Seconds of the yardstick at this machine's standard pace with these versions and threads; set if never before.
 
     Where the cache cannot be written this process remembers it. The caller holds the device, so it is one at a time.
     """
     path = standard_file(threads, cache)
     known = known_standard(path)
-    if known is not None:
-        return known
+    return _set(path, seconds, threads) if known is None else known
+
+
+def _set(path: Path, seconds: float, threads: int) -> float:
+    _looked.add(path)
     content = {"conditions": _conditions(threads), "measured": time.strftime("%Y-%m-%d %H:%M"), "seconds": seconds}
     try:
         with replacing(path) as new:
@@ -87,10 +94,20 @@ def standard(seconds: float, threads: int, cache: Path | None) -> float:
     return seconds
 
 
-def settle(threads: int, cache: Path | None) -> None:
-    """Set the standard if there is none yet; the caller holds the device, and torch uses so many threads."""
-    if known_standard(standard_file(threads, cache)) is None:
-        standard(seconds_now(), threads, cache)
+def settle(threads: int, cache: Path | None, renew: bool = False) -> None:
+    """Set the standard if there is none yet; the caller holds the device, and torch uses so many threads.
+
+    renew: also if the machine is faster now. Once a process: what follows is to be at one pace.
+    """
+    path = standard_file(threads, cache)
+    known = known_standard(path)
+    if known is None:
+        _set(path, seconds_now(), threads)
+    elif renew and path not in _looked:
+        _looked.add(path)
+        now = seconds_now()
+        if now < _FASTER * known:
+            _set(path, now, threads)
 
 
 def _conditions(threads: int) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from lkspace.study import Study
 from lkspace.study.storage import FILE, POINTER, check_url, masked, pointed, split_url
 
 SPACE = "space.yaml"
+_USUAL = 1.15  # factor by which a machine's pace may differ from its standard without a word
 _WORTH_A_ROUND = 50  # trials: timing all parts of the default space once takes about half as long as one
 
 
@@ -157,7 +158,7 @@ class _Search:
         with ray_cluster(scratch, self.address, cpus=self._local_cpus(), gpus=self.gpus):
             slots = trial_slots(setting.threads, self.gpus)
             slots = min(slots, self.concurrency or slots)
-            study = self.study = self.study or self._create(data_key)
+            study = self.study = self.study or self._create(data_key, slots)
             self._fill(study, slots, scratch, data_key)
             self._remeasure(study)
         return study
@@ -189,7 +190,7 @@ class _Search:
         setting = self.request.setting
         if "accuracy" not in self.request.scores:
             return ""
-        with bar(self.console, "decoding images") as progress:
+        with bar(self.console, "reading images") as progress:
             return load(setting.data, setting.size, setting.cache, progress).key
 
     def _local_cpus(self) -> int:
@@ -206,7 +207,7 @@ class _Search:
         cheap = cheap_scores(request.space, request.setting, request.scores)
         return Candidates(request.space, cheap, request.constraints, tried, estimates, room)
 
-    def _create(self, data_key: str) -> Study:
+    def _create(self, data_key: str, slots: int) -> Study:
         """Settle the reference point and write what the run is."""
         request, setting, candidates = self.request, self.request.setting, self._candidates()
         corner = reference_point(
@@ -219,7 +220,13 @@ class _Search:
         if "latency" in request.measured and self._standard is None:  # a bound alone: its pace must be settled too
             (any_one,) = candidates.sample(1, np.random.default_rng([setting.seed, 2]))
             self._measure_first("latency", any_one)
-        found = {**environment(setting.device), "seed": request.seed, "command": masked(request.command)}
+        found = {
+            **environment(setting.device),
+            "seed": request.seed,
+            "command": masked(request.command),
+            "concurrency": slots,
+            "gpus_per_trial": self.gpus,
+        }
         settled = {"data_key": data_key, "standard": self._standard}
         plan = request.plan(self._name, corner, found | {k: v for k, v in settled.items() if v is not None})
         write_text(self.folder / SPACE, request.space.to_yaml())
@@ -270,8 +277,7 @@ class _Search:
             room=room,
             device=Device("cpu") if self._computes_beside else None,
         )
-        # On a cluster each host may have files of its own, with times of their own.
-        setting = replace(request.setting, data_key="" if self.address else data_key, standard=self._standard)
+        setting = replace(request.setting, data_key=data_key, standard=self._standard)
         job = Job(setting, request.scores, request.constraints, self.folder, text_of(self.folder / SEEN))
         with display.shown():
             run_trials(searcher, job, slots, request.setting.threads, self.gpus, scratch)
@@ -287,6 +293,11 @@ class _Search:
             text = "too few networks measured whole to compare it with" if found is None else found.text
             study.set_latency_table(text)
             self._say(f"latency table: {text}")
+        if (pace := _pace(study)) and not 1 / _USUAL < pace < _USUAL:
+            self._say(
+                f"this machine ran at {pace:.2f} of the pace that latencies are reported at: by the clock they took"
+                f" {pace:.2f} times as long; a new run sets the pace anew if the machine is faster then"
+            )
 
     @property
     def _computes_beside(self) -> bool:
@@ -366,6 +377,12 @@ class _Search:
 
     def _say(self, text: str) -> None:
         say(self.console, text)
+
+
+def _pace(study: Study) -> float | None:
+    """In the middle of the measurements of a run."""
+    paces = [m["pace"] for t in study.trials if "pace" in (m := t.measurements.get("latency", {}))]
+    return float(np.median(paces)) if paces else None
 
 
 def standard_of(study: Study) -> float | None:

@@ -147,7 +147,7 @@ def test_a_run_that_goes_on_keeps_its_pace(tmp_path):
 def test_a_bound_on_latency_alone_has_one_pace_too(tmp_path):
     asked = requested(SearchSpace.load("replknet-micro"), objectives=["flops"], constraints=["latency<=1s"])
     search = _Search(asked, tmp_path, None, 1, 0.0, None, None)
-    study = search._create("")
+    study = search._create("", 1)
     assert search._standard > 0
     assert standard_of(study) == search._standard  # also for a call that comes before any trial has ended
 
