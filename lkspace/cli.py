@@ -30,6 +30,10 @@ space_app = typer.Typer(help="Look at search spaces.", no_args_is_help=True)
 app.add_typer(space_app, name="space")
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, its name under runs/, or a storage URL.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Ray cluster to run on: HOST:PORT, or auto on one of its machines.", show_default="this machine"),
+]
 DEFAULT_SPACE = "replknet-tiny"
 _INTERRUPTED = 130  # exit code, as shells count: 128 + SIGINT
 
@@ -41,7 +45,9 @@ def search(
         str, typer.Option(help="digits | folder:PATH | cifar10:PATH | cifar100:PATH | npz:PATH")
     ] = "digits",
     budget: Annotated[int, typer.Option(min=1, help="How many candidates are tried in all.")] = 20,
-    objectives: Annotated[str, typer.Option(help="Scores to trade off, comma-separated.")] = "accuracy,flops,latency",
+    objectives: Annotated[
+        str, typer.Option(help="Scores to trade off, comma-separated: accuracy, flops, latency, params.")
+    ] = "accuracy,flops,latency",
     constraint: Annotated[
         list[str] | None,
         typer.Option(help="A bound such as 'latency<=5ms' or 'params<=2M'; may be repeated."),
@@ -49,7 +55,7 @@ def search(
     sampler: Annotated[str, typer.Option(help="pareto | nsga2 | tpe | gp | random")] = "pareto",
     early_stopping: Annotated[
         Literal["front", "halving", "none"],
-        typer.Option(help="End trainings that will not reach the front, or that fall behind others of their cost."),
+        typer.Option(help="End trainings that will not reach the front; halving: that fall behind others as costly."),
     ] = "front",
     seed: Annotated[int, typer.Option(min=0, help="Decides initial weights and the order of candidates.")] = 0,
     run: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/SPACE")] = None,
@@ -65,7 +71,7 @@ def search(
     ] = None,
     cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Threads of one trial.", show_default="1")] = None,
     gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="GPUs of one trial; a fraction shares one.")] = 0.0,
-    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default="this machine")] = None,
+    address: Address = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the proxy training.", show_default="4")] = None,
     batch: Annotated[int | None, typer.Option(min=2, help="Batch of the proxy training.", show_default="32")] = None,
     rate: Annotated[
@@ -148,6 +154,7 @@ def front(
     run: Run,
     csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values of the front.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="JSON of the front, with the architectures.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="With --csv: all trials, not the front alone.")] = False,
     page: Annotated[Path | None, typer.Option(help="Write the page to look at to this file.")] = None,
 ) -> None:
     """Print the Pareto front of a run, finished or not."""
@@ -155,11 +162,13 @@ def front(
 
     if csv and json_:
         raise UserError("--csv and --json exclude each other: give one of them")
+    if everything and not csv:
+        raise UserError("--all goes with --csv: give both, or leave it away")
     study = _study(run)
     if page is not None:
         report.write_page(study, page)
     if csv:
-        print(report.front_csv(study), end="")
+        print(report.front_csv(study, everything), end="")
     elif json_:
         print(report.front_json(study))
     else:
@@ -182,7 +191,9 @@ def export(
     form: Annotated[
         Literal["train", "deploy"], typer.Option(help="With batch norms and branches, or merged.")
     ] = "deploy",
-    out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="export/NAME")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write.", show_default="export/RUN-TRIAL, or export/NAME")
+    ] = None,
 ) -> None:
     """Take one network away, in a form that another library loads."""
     from lkspace import export as exporting
@@ -212,7 +223,7 @@ def verify(
     gpus_per_trial: Annotated[
         float | None, typer.Option(min=0.0, help="GPUs of one training.", show_default="1 if the run was made on one")
     ] = None,
-    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default="this machine")] = None,
+    address: Address = None,
 ) -> None:
     """Train the front and others longer, to see how far the run's accuracies can be trusted; continues if cut off."""
     from lkspace import report

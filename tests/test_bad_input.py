@@ -173,6 +173,7 @@ call(
     "--objectives",
 )
 call("flag: verify without accuracy", searching("--objectives", "flops,params", "--verify"), "--verify", "accuracy")
+call("flag: all trials without csv", ["front", "runs/x", "--all"], "--all", "--csv")
 call("flag: storage of another kind", searching("--storage", "redis://here/1"), "redis://here/1", "sqlite:///")
 call(
     "flag: storage with a wrong port", searching("--storage", "postgresql://me@here:port/db"), "here:port", "sqlite:///"

@@ -152,6 +152,8 @@ def _run(plan: Plan, trials: list[Trial]) -> list[tuple[str, str]]:
         "objectives": ", ".join(f"{o.name} ({BETTER[o.direction]})" for o in plan.objectives),
         "constraints": ", ".join(map(str, plan.constraints)) or "none",
         "sampler, seed": f"{plan.sampler}, {plan.seed}",
+        "early stopping": plan.early_stopping,
+        "trials at a time": str(environment.get("concurrency", "")),
         "device": str(device),
         "system": str(environment.get("system", "")),
         "versions": ", ".join(f"{k} {v}" for k, v in {"python": environment.get("python"), **packages}.items() if v),

@@ -71,13 +71,16 @@ def _stages(value: Any) -> str:
     return " ".join(words[v] if v is None or isinstance(v, bool) else str(v) for v in value)
 
 
-def front_csv(study: Study) -> str:
-    """The front's rows of `Study.table`, later measurements in columns of their own; per-stage fields as JSON."""
-    front = study.front()  # before the table: of a run that goes on, what is on it is complete in there
+def front_csv(study: Study, everything: bool = False) -> str:
+    """The front's rows of `Study.table`, later measurements in columns of their own; per-stage fields as JSON.
+
+    everything: all trials, by number, whatever became of them.
+    """
+    shown = study.trials if everything else study.front()  # before the table, in which it is then complete
     table = study.table()
-    rows = table.loc[[t.number for t in front]].copy()
-    for name in dict.fromkeys(n for t in front for n in t.remeasured):
-        rows[f"{name} again"] = [t.remeasured.get(name, {}).get("value") for t in front]
+    rows = table.loc[[t.number for t in shown]].copy()
+    for name in dict.fromkeys(n for t in shown for n in t.remeasured):
+        rows[f"{name} again"] = [t.remeasured.get(name, {}).get("value") for t in shown]
     for column in rows.columns:
         rows[column] = [json.dumps(v) if isinstance(v, list) else v for v in rows[column]]
     return rows.to_csv()

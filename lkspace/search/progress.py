@@ -149,21 +149,38 @@ def say(console: Console | None, text: str) -> None:
 
 @contextmanager
 def bar(console: Console | None, text: str) -> Iterator[Callable[[int, int], None] | None]:
-    """What is told how much of how much is done: a bar on a terminal that appears with the first call."""
+    """What is told how much of how much is done: a bar on a terminal that appears with the first call, else lines."""
     if console is None:
         yield None
         return
+    if not console.is_terminal:
+        yield _Lines(console, text).update
+        return
     columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+    with Progress(*columns, console=console, transient=True) as shown:
         task = None
 
         def update(done: int, total: int) -> None:
             nonlocal task
             if task is None:
                 task = shown.add_task("", total=total)
-            shown.update(task, completed=done)
+            shown.update(task, completed=done, total=total)  # which is another one from files to images
 
         yield update
+
+
+class _Lines:
+    """A bar's stead in a file: a line now and then, none for what is soon done."""
+
+    def __init__(self, console: Console, text: str) -> None:
+        self._console = console
+        self._text = text
+        self._last = time.monotonic()
+
+    def update(self, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= LINE_EVERY:
+            self._last = time.monotonic()
+            say(self._console, f"{self._text}: {done}/{total}")
 
 
 def counted(reasons: Mapping[str, int]) -> str:

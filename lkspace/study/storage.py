@@ -214,7 +214,7 @@ def _server(text: str, create: bool) -> optuna.storages.RDBStorage:
 
 
 def _no_driver(text: str) -> str:
-    return f"storage {shown(text)} needs a database driver; for PostgreSQL: pip install 'lkspace[postgres]'"
+    return f"storage {shown(text)} needs a database driver; for PostgreSQL: pip install 'psycopg[binary]'"
 
 
 def _open(url: str, options: dict[str, object], create: bool) -> optuna.storages.RDBStorage:

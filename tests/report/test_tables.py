@@ -81,6 +81,15 @@ def test_csv_reads_back_as_the_front(study: Study) -> None:
     assert rows[1]["latency again"] == ""
 
 
+def test_csv_of_all_trials(study: Study) -> None:
+    rows = list(csv.DictReader(io.StringIO(front_csv(study, everything=True))))
+    assert [int(r["number"]) for r in rows] == [t.number for t in study.trials]
+    assert [r["outcome"] for r in rows] == [t.outcome for t in study.trials]
+    front = [t.number for t in study.front()]
+    assert sorted(int(r["number"]) for r in rows if r["front"] == "True") == sorted(front)
+    assert next(r for r in rows if int(r["number"]) == front[0])["latency again"] == "5.4321"
+
+
 def test_csv_of_no_front_is_its_head(make_study: Make, tmp_path: Path) -> None:
     lines = front_csv(make_study(tmp_path / "none", [])).splitlines()
     assert len(lines) == 1

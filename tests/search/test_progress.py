@@ -85,6 +85,16 @@ def test_a_bar_is_shown_only_when_there_is_something_to_do():
         update(1, 2)
     assert "decoding images" in shown.file.getvalue()
     silent = console(terminal=False)
-    with progress.bar(silent, "decoding images"):
-        pass
+    with progress.bar(silent, "decoding images") as update:
+        update(1, 2)
     assert not silent.file.getvalue().strip()
+
+
+def test_what_takes_long_says_how_far_it_is_in_a_file_too(monkeypatch):
+    lines = console(terminal=False)
+    now = iter([0.0, 10.0, 31.0, 31.0, 40.0, 62.0, 62.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with progress.bar(lines, "training longer") as update:
+        for done in range(1, 5):
+            update(done, 4)
+    assert lines.file.getvalue().splitlines() == ["training longer: 2/4", "training longer: 4/4"]
