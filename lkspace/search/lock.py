@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, TextIO
 from lkspace.errors import RunError, UserError
 
 SCRATCH_PREFIX = "lkspace-ray-"
+_SERVERS = b"/ray/core/"  # in the path of each
 
 
 class RunLock:
@@ -33,7 +35,7 @@ class RunLock:
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[RunLock]:
-    """Hold the run in `folder` (which exists) alone; removes the scratch folder that a killed holder left.
+    """Hold the run in `folder` (which exists) alone; removes what a killed holder left: scratch folder, Ray's servers.
 
     Raises UserError with the other's process id if it is held, RunError if the folder cannot be locked.
     """
@@ -73,4 +75,15 @@ def _remove_scratch(holder: dict[str, Any]) -> None:
     if isinstance(scratch, str) and holder.get("host") == socket.gethostname():
         path = Path(scratch)
         if path.name.startswith(SCRATCH_PREFIX) and path.is_dir() and not path.is_symlink():
+            _end_servers(path)
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _end_servers(scratch: Path) -> None:
+    """Ray's own that work in this folder: they die with their driver, but not every time."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            program, *arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            ours = any(f"{scratch}/".encode() in argument for argument in arguments)
+            if ours and _SERVERS in program and entry.stat().st_uid == os.getuid():
+                os.kill(int(entry.name), signal.SIGKILL)

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -51,6 +52,22 @@ def test_a_killed_holder_holds_nothing_and_its_scratch_goes(tmp_path, holder):
     with run_lock(tmp_path):
         assert not scratch.exists()
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs Linux's /proc")
+def test_a_server_of_rays_that_outlived_its_driver_is_ended_and_nobody_else(tmp_path, holder):
+    process, scratch = holder
+    waiting = ["-c", "read line", "sh", f"--log_dir={scratch}/session/logs"]
+    programs = ("/x/site-packages/ray/core/src/ray/gcs/gcs_server", "tail")
+    server, other = (
+        subprocess.Popen([program, *waiting], executable="/bin/sh", stdin=subprocess.PIPE) for program in programs
+    )
+    process.kill()
+    process.wait()
+    with run_lock(tmp_path):
+        assert server.wait(10) == -signal.SIGKILL
+        assert other.poll() is None
+    other.communicate(b"\n", timeout=10)
 
 
 def test_the_lock_can_be_had_again(tmp_path):
