@@ -15,8 +15,8 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import training_step
 from interleaved import circumstances, medians, use_instruction_set, write
 
 
@@ -49,9 +49,12 @@ def main() -> None:
         results |= {f"step, ours, freed memory {memory}": taken, f"page faults a step, {memory}": found}
         print(f"freed memory {memory}: {taken:.3f} s and {found:.0f} page faults a step")
 
-    ways = {"ours": True, "operator alone": False, "torch": False}
-    backends = {name: "torch" if name == "torch" else "native" for name in ways}
-    against = medians({n: with_backend(backends[n], step, norms) for n, norms in ways.items()}, options.seconds)
+    ways = {
+        "ours": with_backend("native", step),
+        "operator alone": with_backend("native", training_step.with_torchs_norms(step)),
+        "torch": with_backend("torch", step),
+    }
+    against = medians(ways, options.seconds)
     results["step, ours"], results["step, torch channels_last"] = against["ours"], against["torch"]
     results["step, our operator and torch's norms"] = against["operator alone"]
     results["times"] = against["torch"] / against["ours"]
@@ -95,16 +98,7 @@ def prepared(size: int, batch: int) -> Callable[[], None]:
         reparam=(5, 5, 5, 5),
         shortcut=(True,) * 4,
     )
-    torch.manual_seed(0)
-    network: Any = lkspace.build(architecture, classes=10).to(memory_format=torch.channels_last)
-    x = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
-    y = torch.randint(10, (batch,))
-
-    def step() -> None:
-        network.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(network(x), y).backward()
-
-    return step
+    return training_step.prepared(architecture, size, batch, torch.channels_last)
 
 
 def page_faults(step: Callable[[], None], steps: int = 10) -> float:
@@ -117,16 +111,10 @@ def page_faults(step: Callable[[], None], steps: int = 10) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / steps
 
 
-def with_backend(name: str, step: Callable[[], None], norms: bool = True) -> Callable[[], None]:
-    from lkspace.kernels import norm
-
-    ours = norm._native
-
+def with_backend(name: str, step: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         os.environ["LKSPACE_KERNEL"] = name
-        norm._native = ours if norms else lambda x, vectors: False
         step()
-        norm._native = ours
 
     return run
 

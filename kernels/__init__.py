@@ -1,7 +1,7 @@
 """The depthwise operator that large-kernel networks are made of, and the backends that compute it.
 
 `depthwise_conv2d` is `torch.ops.lkspace.depthwise_conv2d`: autograd, autocast, torch.compile, torch.export and FLOP
-counters know it. `backend_for` says who will compute it.
+counters know it. `backend_for` says who will compute it. `batch_norm` is a training step's, with its activation.
 """
 
 from lkspace.kernels.backends import availability, backend_for, implementation

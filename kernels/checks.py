@@ -11,8 +11,7 @@ ACTIVATIONS = ("", "relu", "gelu")
 
 def check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "") -> None:
     """ValueError, naming the argument, unless depthwise_conv2d(x, weight, bias, activation) is defined."""
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
+    check_activation(activation)
     if x.dim() != 4:
         raise ValueError(f"x must be (N, C, H, W), got {x.dim()} dimensions")
     if x.dtype not in DTYPES:
@@ -27,6 +26,12 @@ def check(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "") 
         if bias.dim() != 1 or bias.shape[0] != channels:
             raise ValueError(f"bias must be (C,) with C = {channels} as in x, got {tuple(bias.shape)}")
         _check_alike("bias", bias, x)
+
+
+def check_activation(activation: str) -> None:
+    """ValueError unless it is one of ACTIVATIONS."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
 
 
 def check_backward(grad: Tensor, x: Tensor, weight: Tensor) -> None:

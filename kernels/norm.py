@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lkspace.kernels import library, native_backend
 from lkspace.kernels.backends import VARIABLE
+from lkspace.kernels.checks import check_activation
 from lkspace.kernels.native_calls import ACTIVATIONS
 from lkspace.kernels.torch_backend import activated
 
@@ -39,11 +40,10 @@ def batch_norm(
     the library, again by torch. `LKSPACE_KERNEL=torch` forces torch's. Raises ValueError if a channel has one value
     only, or the activation is another.
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
-    vectors = (weight, bias, running_mean, running_var)
-    if _native(x, vectors):
-        y: Tensor = _BatchNorm.apply(x, *vectors, momentum, eps, activation)  # type: ignore[no-untyped-call]
+    check_activation(activation)
+    running = (running_mean, running_var)
+    if _native(x, (weight, bias, *running)):
+        y: Tensor = _BatchNorm.apply(x, weight, bias, running, momentum, eps, activation)  # type: ignore[no-untyped-call]
         return y
     return activated(F.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps), activation)
 
@@ -69,7 +69,7 @@ def _native(x: Tensor, vectors: tuple[Tensor, ...]) -> bool:
 
 
 class _BatchNorm(torch.autograd.Function):
-    """x, weight, bias, running_mean, running_var, momentum, eps, activation -> y."""
+    """x, weight, bias, running mean and variance, momentum, eps, activation -> y."""
 
     @staticmethod
     def forward(
@@ -77,16 +77,14 @@ class _BatchNorm(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
+        running: tuple[Tensor, Tensor],
         momentum: float,
         eps: float,
         activation: str,
     ) -> Tensor:
         y = torch.empty_like(x)
         statistics = weight.new_empty(2, x.shape[1])
-        running = running_mean.data_ptr(), running_var.data_ptr()
-        _call("lkspace_batch_norm", x, y, weight, bias, statistics, activation, (eps, momentum), running)
+        _call("lkspace_batch_norm", x, y, weight, bias, statistics, activation, (eps, momentum), running=running)
         ctx.save_for_backward(x, weight, bias, statistics)
         ctx.eps, ctx.activation = eps, activation
         return y
@@ -95,12 +93,11 @@ class _BatchNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, statistics = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to be differentiated
-            return *_differentiable(ctx, grad, x, weight, bias), *(None,) * 5
+            return *_differentiable(ctx, grad, x, weight, bias), *(None,) * 4
         grad = grad.contiguous(memory_format=torch.channels_last)
-        into_x, into_weight, into_bias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
-        into = into_x.data_ptr(), into_weight.data_ptr(), into_bias.data_ptr()
+        into = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
         _call("lkspace_batch_norm_gradients", x, grad, weight, bias, statistics, ctx.activation, into=into)
-        return into_x, into_weight, into_bias, *(None,) * 5
+        return *into, *(None,) * 4
 
 
 def _differentiable(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor | None, ...]:
@@ -120,10 +117,11 @@ def _call(
     statistics: Tensor,
     activation: str,
     numbers: tuple[float, float] = (0.0, 0.0),
-    running: tuple[int, int] = (0, 0),
-    into: tuple[int, int, int] = (0, 0, 0),
+    *,
+    running: tuple[Tensor | None, ...] = (None,) * 2,
+    into: tuple[Tensor | None, ...] = (None,) * 3,
 ) -> None:
-    """numbers: eps, momentum. running, into: addresses."""
+    """numbers: eps, momentum. running: mean and variance. into: gradients of x, weight and bias."""
     channels = x.shape[1]
     mean = statistics.data_ptr()
     packed = _CALL.pack(
@@ -139,8 +137,7 @@ def _call(
         bias.data_ptr(),
         mean,
         mean + 4 * channels,
-        *running,
-        *into,
+        *(0 if tensor is None else tensor.data_ptr() for tensor in (*running, *into)),
     )
     if getattr(library.load(), function)(packed):
         raise MemoryError(f"batch_norm: no working memory for {tuple(x.shape)}")

@@ -41,6 +41,8 @@ struct Cut {
     int64_t threads(const Norm& q) const { return q.rows * channels < 2 * PIECE_FLOATS ? 1 : q.threads; }
 };
 
+inline float* floats(int64_t address) { return reinterpret_cast<float*>(address); }
+
 // work(first lane, Width<vectors>) for blocks of vectors that make up a period.
 template <class Work>
 inline void over_blocks(int64_t period, const Work& work) {
@@ -86,6 +88,14 @@ void moments(const Cut& cut, const float* x, int64_t piece, float* mean, float* 
         });
         before += count;
     });
+}
+
+// work(piece, lane, channel) for every lane of all pieces.
+template <class Work>
+inline void over_lanes(const Cut& cut, int64_t pieces, const Work& work) {
+    for (int64_t piece = 0; piece < pieces; ++piece)
+        for (int64_t first = 0; first < cut.period; first += cut.channels)
+            for (int64_t k = 0; k < cut.channels; ++k) work(piece, first + k, k);
 }
 
 // What a channel is scaled and shifted by, for every lane of a period.
@@ -175,10 +185,10 @@ template <int64_t ACTIVATION>
 void forward(const Norm& q) {
     const Cut cut(q);
     const int64_t c = cut.channels, period = cut.period, whole = cut.periods * period;
-    const float* const x = reinterpret_cast<const float*>(q.x);
-    const float* const weight = reinterpret_cast<const float*>(q.weight);
-    const float* const bias = reinterpret_cast<const float*>(q.bias);
-    float* const y = reinterpret_cast<float*>(q.y);
+    const float* const x = floats(q.x);
+    const float* const weight = floats(q.weight);
+    const float* const bias = floats(q.bias);
+    float* const y = floats(q.y);
     const Memory numbers(8 * c);
     double* const mean = reinterpret_cast<double*>(numbers.data);
     double *const square = mean + c, *const scale = square + c, *const shift = scale + c;
@@ -189,24 +199,21 @@ void forward(const Norm& q) {
         moments(cut, x, piece, lanes + 2 * piece * period, lanes + (2 * piece + 1) * period);
     });
     for (int64_t k = 0; k < c; ++k) mean[k] = square[k] = 0.0;
-    for (int64_t piece = 0; piece < cut.pieces; ++piece)
-        for (int64_t first = 0; first < period; first += c)
-            for (int64_t k = 0; k < c; ++k)
-                mean[k] += static_cast<double>(cut.size(piece)) * lanes[2 * piece * period + first + k];
+    over_lanes(cut, cut.pieces, [&](int64_t piece, int64_t lane, int64_t k) {
+        mean[k] += static_cast<double>(cut.size(piece)) * lanes[2 * piece * period + lane];
+    });
     for (int64_t i = 0; i < cut.tail; ++i) mean[i % c] += x[whole + i];
     for (int64_t k = 0; k < c; ++k) mean[k] /= static_cast<double>(q.rows);
-    for (int64_t piece = 0; piece < cut.pieces; ++piece)
-        for (int64_t first = 0; first < period; first += c)
-            for (int64_t k = 0; k < c; ++k) {
-                const float* const own = lanes + 2 * piece * period + first + k;
-                const double away = own[0] - mean[k];
-                square[k] += own[period] + static_cast<double>(cut.size(piece)) * away * away;
-            }
+    over_lanes(cut, cut.pieces, [&](int64_t piece, int64_t lane, int64_t k) {
+        const float* const own = lanes + 2 * piece * period + lane;
+        const double away = own[0] - mean[k];
+        square[k] += own[period] + static_cast<double>(cut.size(piece)) * away * away;
+    });
     for (int64_t i = 0; i < cut.tail; ++i) square[i % c] += (x[whole + i] - mean[i % c]) * (x[whole + i] - mean[i % c]);
 
-    float *const kept_mean = reinterpret_cast<float*>(q.mean), *const inverse = reinterpret_cast<float*>(q.inverse);
-    float *const running_mean = reinterpret_cast<float*>(q.running_mean);
-    float *const running_variance = reinterpret_cast<float*>(q.running_variance);
+    float *const kept_mean = floats(q.mean), *const inverse = floats(q.inverse);
+    float *const running_mean = floats(q.running_mean);
+    float *const running_variance = floats(q.running_variance);
     for (int64_t k = 0; k < c; ++k) {
         const double variance = square[k] / static_cast<double>(q.rows);
         kept_mean[k] = static_cast<float>(mean[k]);
@@ -234,15 +241,16 @@ template <int64_t ACTIVATION>
 void backward(const Norm& q) {
     const Cut cut(q);
     const int64_t c = cut.channels, period = cut.period, whole = cut.periods * period;
-    const float *const x = reinterpret_cast<const float*>(q.x), *const grad = reinterpret_cast<const float*>(q.y);
-    const float* const weight = reinterpret_cast<const float*>(q.weight);
-    const float* const bias = reinterpret_cast<const float*>(q.bias);
-    const float* const mean = reinterpret_cast<const float*>(q.mean);
-    const float* const inverse = reinterpret_cast<const float*>(q.inverse);
-    float* const into = reinterpret_cast<float*>(q.into_x);
-    const Memory numbers(8 * c);
+    const float *const x = floats(q.x), *const grad = floats(q.y);
+    const float* const weight = floats(q.weight);
+    const float* const bias = floats(q.bias);
+    const float* const mean = floats(q.mean);
+    const float* const inverse = floats(q.inverse);
+    float* const into = floats(q.into_x);
+    const Memory numbers(12 * c);
     double* const sum = reinterpret_cast<double*>(numbers.data);
-    double *const product = sum + c, *const first_of = product + c, *const second_of = first_of + c;
+    double *const product = sum + c, *const scale = product + c, *const shift = scale + c;
+    double *const slope = shift + c, *const offset = slope + c;
     const int64_t pieces = cut.pieces + 1;  // the last one for the tail
     const Memory parts(2 * pieces * period + 8 * period);
     float *const lanes = parts.data, *const scales = lanes + 2 * pieces * period, *const shifts = scales + period;
@@ -250,11 +258,11 @@ void backward(const Norm& q) {
     float* const room = offsets + period;
 
     for (int64_t k = 0; k < c; ++k) {
-        first_of[k] = static_cast<double>(weight[k] * inverse[k]);  // as forward: a ReLU must open for the same values
-        second_of[k] = bias[k] - mean[k] * first_of[k];
+        scale[k] = static_cast<double>(weight[k] * inverse[k]);  // as forward: a ReLU must open for the same values
+        shift[k] = bias[k] - mean[k] * scale[k];
     }
-    spread(cut, first_of, scales);
-    spread(cut, second_of, shifts);
+    spread(cut, scale, scales);
+    spread(cut, shift, shifts);
     for (int64_t lane = 0; lane < period; ++lane) means[lane] = mean[lane % c];
     for (int64_t i = 0; i < 2 * pieces * period; ++i) lanes[i] = 0.0f;
     share(cut.pieces, cut.threads(q), [&](int64_t piece) {
@@ -272,23 +280,21 @@ void backward(const Norm& q) {
         sums<ACTIVATION>(behind.data, values.data, scales, shifts, means, period, 1, own, own + period, result.data);
     }
     for (int64_t k = 0; k < c; ++k) sum[k] = product[k] = 0.0;
-    for (int64_t piece = 0; piece < pieces; ++piece)
-        for (int64_t first = 0; first < period; first += c)
-            for (int64_t k = 0; k < c; ++k) {
-                sum[k] += lanes[2 * piece * period + first + k];
-                product[k] += lanes[(2 * piece + 1) * period + first + k];
-            }
-    float* const into_weight = reinterpret_cast<float*>(q.into_weight);
-    float* const into_bias = reinterpret_cast<float*>(q.into_bias);
+    over_lanes(cut, pieces, [&](int64_t piece, int64_t lane, int64_t k) {
+        sum[k] += lanes[2 * piece * period + lane];
+        product[k] += lanes[(2 * piece + 1) * period + lane];
+    });
+    float* const into_weight = floats(q.into_weight);
+    float* const into_bias = floats(q.into_bias);
     for (int64_t k = 0; k < c; ++k) {
-        const double scale = first_of[k], rows = static_cast<double>(q.rows);
+        const double share = scale[k] / static_cast<double>(q.rows);
         into_weight[k] = static_cast<float>(product[k] * inverse[k]);
         into_bias[k] = static_cast<float>(sum[k]);
-        first_of[k] = -scale * inverse[k] * inverse[k] * product[k] / rows;
-        second_of[k] = -scale * sum[k] / rows;
+        slope[k] = -share * inverse[k] * inverse[k] * product[k];
+        offset[k] = -share * sum[k];
     }
-    spread(cut, first_of, slopes);
-    spread(cut, second_of, offsets);
+    spread(cut, slope, slopes);
+    spread(cut, offset, offsets);
     share(cut.pieces, cut.threads(q), [&](int64_t piece) {
         const int64_t at = cut.begin(piece) * period;
         spread_gradient<ACTIVATION>(grad + at, x + at, scales, shifts, means, slopes, offsets, period, cut.size(piece),

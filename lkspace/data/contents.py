@@ -19,13 +19,11 @@ _DIGITS = 64  # of a SHA-256 digest
 
 
 def digest(files: Sequence[Path], folder: Path, progress: Progress | None = None) -> str:
-    """Of the contents of `files`, in their order; "" of none.
+    """Of the contents of `files`, in their order.
 
     folder: where known digests are kept. progress: called with (files read, files in all) while they are read. Raises
     UserError naming a file that cannot be read, or the folder if it cannot be written; RunError if the disk is full.
     """
-    if not files:
-        return ""
     path = folder / f"{_looks(files)}.txt"
     with cache_errors(folder):
         if found := _known(path):

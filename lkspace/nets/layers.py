@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lkspace.kernels import batch_norm, depthwise_conv2d
 from lkspace.nets.family import Form
 
-_FEW_PIXELS = 2048  # of a batch: a step of the default space's networks takes a tenth less time, with either AVX
+_FEW_PIXELS = 2048  # of a batch; what it brings: benchmarks/training_step.py
 
 # Learned numbers per output channel beside a convolution's weights: scale and shift of its batch norm, or a bias.
 BESIDE_WEIGHTS: dict[Form, int] = {"train": 2, "deploy": 2, "folded": 1}

@@ -164,9 +164,14 @@ def _standard(result: timing.Timing, setting: Setting) -> float | None:
     """Milliseconds of the yardstick at the pace that is reported; None if it did not run."""
     if not len(result.yardstick):
         return None
+    return standard_of(setting, float(np.median(result.yardstick)))
+
+
+def standard_of(setting: Setting, seconds: float) -> float:
+    """Milliseconds of the yardstick at the pace that is reported: the run's, or the machine's, set if it has none."""
     if setting.standard is not None:
         return setting.standard
-    return 1e3 * pace.standard(float(np.median(result.yardstick)), setting.latency_threads, setting.cache)
+    return 1e3 * pace.standard(seconds, setting.latency_threads, setting.cache)
 
 
 def _statistics(result: timing.Timing, standard: float | None) -> dict[str, Any]:

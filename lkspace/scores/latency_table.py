@@ -31,7 +31,7 @@ from lkspace.nets.family import Part
 from lkspace.processor import processor_kind
 from lkspace.replacing import replacing
 from lkspace.scores import pace, timing
-from lkspace.scores.latency import DTYPES, LAYOUTS, PATIENCE, device_name, on, only_threads
+from lkspace.scores.latency import DTYPES, LAYOUTS, PATIENCE, device_name, on, only_threads, standard_of
 from lkspace.scores.memory import ran_out
 from lkspace.scores.quiet import Device
 from lkspace.scores.score import Setting
@@ -217,11 +217,10 @@ def _timed_on_cpu(part: nn.Module, x: Tensor, setting: Setting) -> dict[str, flo
         for layout, once in passes.items():
             seconds[layout].append(once())
             beside.append(short())
-    standard = setting.standard and setting.standard / 1e3
-    standard = standard or pace.standard(median(beside), setting.latency_threads, setting.cache)
+    standard = standard_of(setting, median(beside))
     paces = [before + after for before, after in itertools.pairwise(beside)]  # of each pass, in turn, twice
     return {
-        layout: 2e3 * standard * median(a / b for a, b in zip(seconds[layout], paces[i :: len(LAYOUTS)], strict=True))
+        layout: 2 * standard * median(a / b for a, b in zip(seconds[layout], paces[i :: len(LAYOUTS)], strict=True))
         for i, layout in enumerate(LAYOUTS)
     }
 

@@ -34,7 +34,7 @@ class Display:
         self._running: dict[int, tuple[Architecture, Report]] = {}
         self._ended_here = 0
         self._begin = time.monotonic()
-        self._last_line = self._begin
+        self._pause = _Pause()
         self._summary()
 
     @contextmanager
@@ -75,8 +75,7 @@ class Display:
     def _line(self) -> None:
         if self._console is None or self._console.is_terminal:
             return
-        if time.monotonic() - self._last_line >= LINE_EVERY:
-            self._last_line = time.monotonic()
+        if self._pause.over():
             self.say(self._plain())
 
     def _summary(self) -> None:
@@ -154,7 +153,13 @@ def bar(console: Console | None, text: str) -> Iterator[Callable[[int, int], Non
         yield None
         return
     if not console.is_terminal:
-        yield _Lines(console, text).update
+        pause = _Pause()
+
+        def line(done: int, total: int) -> None:
+            if pause.over():
+                say(console, f"{text}: {done}/{total}")
+
+        yield line
         return
     columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as shown:
@@ -169,18 +174,18 @@ def bar(console: Console | None, text: str) -> Iterator[Callable[[int, int], Non
         yield update
 
 
-class _Lines:
-    """A bar's stead in a file: a line now and then, none for what is soon done."""
+class _Pause:
+    """Between two plain lines."""
 
-    def __init__(self, console: Console, text: str) -> None:
-        self._console = console
-        self._text = text
+    def __init__(self) -> None:
         self._last = time.monotonic()
 
-    def update(self, done: int, total: int) -> None:
-        if time.monotonic() - self._last >= LINE_EVERY:
-            self._last = time.monotonic()
-            say(self._console, f"{self._text}: {done}/{total}")
+    def over(self) -> bool:
+        """Whether it is time for a line, which then begins the next pause."""
+        if time.monotonic() - self._last < LINE_EVERY:
+            return False
+        self._last = time.monotonic()
+        return True
 
 
 def counted(reasons: Mapping[str, int]) -> str:

@@ -116,7 +116,9 @@ def test_a_search_fills_its_budget_with_different_architectures(whole):
 
 def test_the_run_leaves_what_the_page_and_an_export_need(whole):
     assert SearchSpace.load(whole.folder / "space.yaml").to_dict() == whole.plan.space
-    assert json.loads((whole.folder / "environment.json").read_text())["packages"]["torch"]
+    seen = json.loads((whole.folder / "environment.json").read_text())
+    assert seen["packages"]["torch"]
+    assert (seen["concurrency"], seen["gpus_per_trial"]) == (CALL["concurrency"], 0)
     for trial in whole.trials:
         folder = whole.folder / "trials" / str(trial.number)
         assert json.loads((folder / "curve.json").read_text())[-1]["accuracy"] == trial.values["accuracy"]

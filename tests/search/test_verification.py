@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -42,7 +43,7 @@ def text(renderable):
     return shown.get()
 
 
-def test_what_cannot_be_verified_is_refused(invented, tmp_path):
+def test_what_cannot_be_verified_is_refused(invented, tmp_path, monkeypatch):
     for wrong in ("", "0", "1x", "2", "2.5x", "x", "-3"):
         with pytest.raises(UserError, match="expected more than the proxy's 2"):
             verify(invented.folder, epochs=wrong)
@@ -54,6 +55,13 @@ def test_what_cannot_be_verified_is_refused(invented, tmp_path):
         verify(invented.folder, gpus_per_trial=0.5)
     with pytest.raises(UserError, match="no run"):
         verify(tmp_path)
+    on_gpu = replace(invented.plan, setting={**invented.plan.setting, "device": "cuda"})
+    monkeypatch.setattr(type(invented), "plan", on_gpu)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for asked in (None, 0.0, 1.0):
+        with pytest.raises(UserError, match="made on a GPU, and torch finds none here: verify it where there is one"):
+            verify(invented.folder, gpus_per_trial=asked)
+    monkeypatch.undo()
     assert "not verified" in text(front_table(invented))
     assert "not verified" in text(trust_table(invented))
 
